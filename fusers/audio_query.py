@@ -1,0 +1,50 @@
+"""One cross-attention with the audio as the query: the query's tokens, what they attend to, and the others, averaged.
+
+Augusma et al., "Multimodal Group Emotion Recognition In-the-wild Using Privacy-Compliant Features", ICMI 2023,
+https://arxiv.org/abs/2312.05265. Faithful: a single attention from one modality to the others, concatenation with the
+tokens that went in, mean over steps, one linear layer. Ours: any modality may be the query, all the others together
+are its keys and values, and a single modality attends to itself. The mean over steps is taken of each part before the
+concatenation, which is the same and needs no common clock.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fusionbench.api import Choice, Fuser, MultiHead, Projections, Spec, Stream, Streams, UsageError
+
+
+class AudioQuery(Fuser):
+    known_failures: ClassVar[dict[str, str]] = {
+        "solves_xor": "its read-out is linear, and attention to one other modality only averages that modality's tokens"
+    }
+
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        query: Annotated[str, "the modality that asks; empty: the last by name"] = "",
+        width: Annotated[int, Choice(64, 128, 256), "width of every token"] = 128,
+        heads: Annotated[int, Choice(1, 2, 4), "attention heads"] = 1,
+    ):
+        super().__init__(spec)
+        self.query = query or max(spec.dims)
+        if self.query not in spec.dims:
+            raise UsageError(
+                f"audio_query: there is no modality {query!r} to be the query, only {', '.join(spec.dims)}"
+            )
+        self.project = Projections(spec, width)
+        self.cross = MultiHead(width, heads)
+        self.answer = nn.Linear((len(spec.dims) + 1) * width, spec.out)
+
+    def forward(self, streams: Streams) -> Tensor:
+        tokens = self.project(streams)
+        query = tokens[self.query]
+        others = [s for m, s in tokens.items() if m != self.query]
+        memory = torch.cat([s.x for s in others or [query]], 1)  # (B, sum of T, width)
+        mask = torch.cat([s.mask for s in others or [query]], 1)
+        attended = Stream(self.cross(query.x, memory, mask), query.mask)
+        return self.answer(torch.cat([self.pool(s).x for s in [query, attended, *others]], -1))

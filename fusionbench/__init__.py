@@ -1,0 +1,19 @@
+"""fusionbench: which multimodal fusion method should I use, and is the difference real?"""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+__version__ = "0.1.0"
+
+# A checkout looks like an installation: `fusionbench.fusers` is found in the top-level folder `fusers/`.
+_root = Path(__file__).resolve().parent.parent
+if (_root / "pyproject.toml").is_file():
+    __path__.append(str(_root))
+
+
+def __getattr__(name: str) -> Any:
+    """`fusionbench.run`, `compare`, `records` and `Study`, imported when they are first used."""
+    if name in ("run", "compare", "records", "Study"):
+        return getattr(import_module("fusionbench.study"), name)
+    raise AttributeError(f"module 'fusionbench' has no attribute {name!r}")

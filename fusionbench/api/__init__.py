@@ -1,0 +1,66 @@
+"""All that a plugin may import: data types, base classes, layers, keyed randomness."""
+
+from fusionbench.api import keyed
+from fusionbench.api.layers import (
+    GRU,
+    Dropout,
+    Encoder,
+    Feedforward,
+    Head,
+    MultiHead,
+    Projections,
+    align,
+    attention,
+    masked_mean,
+    resample,
+    reverse_gradient,
+    sinusoids,
+    softmax_over,
+)
+from fusionbench.api.plugins import Backbone, Benchmark, Context, Corruption, Criterion, Fuser, group_folds
+from fusionbench.api.types import Batch, Source, Spec, Splits, Stream, Streams, Task
+from fusionbench.errors import UsageError
+from fusionbench.hparams import Choice, Location, Range
+from fusionbench.paths import data_dir
+
+#: What a number means: bumped whenever the engine, a metric or a corruption changes it. Records of other protocols
+#: are named and never averaged with these; a run that is done again replaces its own.
+PROTOCOL = 1
+
+__all__ = [
+    "GRU",
+    "PROTOCOL",
+    "Backbone",
+    "Batch",
+    "Benchmark",
+    "Choice",
+    "Context",
+    "Corruption",
+    "Criterion",
+    "Dropout",
+    "Encoder",
+    "Feedforward",
+    "Fuser",
+    "Head",
+    "Location",
+    "MultiHead",
+    "Projections",
+    "Range",
+    "Source",
+    "Spec",
+    "Splits",
+    "Stream",
+    "Streams",
+    "Task",
+    "UsageError",
+    "align",
+    "attention",
+    "data_dir",
+    "group_folds",
+    "keyed",
+    "masked_mean",
+    "resample",
+    "reverse_gradient",
+    "sinusoids",
+    "softmax_over",
+]

@@ -1,0 +1,214 @@
+"""The four kinds of plugin: a fuser, a backbone, a benchmark, a corruption. A plugin is a file with one class."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fusionbench.api import keyed
+from fusionbench.api.layers import masked_mean
+from fusionbench.api.types import Batch, Spec, Splits, Stream, Streams, Task
+from fusionbench.errors import UsageError
+
+Criterion = Callable[[Tensor, Batch], Tensor]
+
+
+class Fuser(nn.Module):
+    """A fusion method. Its hyper-parameters are the keyword-only arguments of `__init__(self, spec, *, ...)`.
+
+    `known_failures` maps the name of a check of the kit to the reason why this method cannot pass it; `presets` names
+    settings, as `{"paper": {"width": 512}}` for `--preset paper`.
+    """
+
+    known_failures: ClassVar[Mapping[str, str]] = {}
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    @abstractmethod
+    def forward(self, streams: Streams) -> Tensor:
+        """(B, S, out): S = 1 for a clip task; per frame, S steps of the label's clock, which all streams share then.
+
+        Streams are (B, T, dims[m]); for a clip their T may differ.
+        """
+
+    def loss(self, batch: Batch, criterion: Criterion) -> Tensor:
+        """The scalar to minimise; override only to add the method's own terms.
+
+        `criterion(answers (B, S, out), batch)` is the task's loss, weighted by `batch.y_mask`.
+        """
+        return criterion(self(batch.streams), batch)
+
+    def pool(self, stream: Stream) -> Stream:
+        """A stream at the answer's clock: as it is per frame, else its masked mean over time, (B, 1, d)."""
+        if self.spec.per_frame:
+            return stream
+        return Stream(masked_mean(stream.x, stream.mask).unsqueeze(1), stream.present.unsqueeze(1))
+
+
+class Backbone(nn.Module):
+    """An encoder of one modality. `dim` is the width of its output's steps.
+
+    Args of `__init__(self, shape, *, ...)`: `shape` is the (*step) shape of the stream that comes in.
+    """
+
+    known_failures: ClassVar[Mapping[str, str]] = {}
+    dim: int
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+
+    @abstractmethod
+    def forward(self, stream: Stream) -> Stream:
+        """(B, T, *shape) -> (B, T', dim); the mask follows time."""
+
+
+class Benchmark(ABC):
+    """A dataset, a task and a protocol. Constants may be set on the class or in `__init__(self, *, ...)`.
+
+    Attributes:
+        version: bumped when the data or the splits change.
+        shapes: modality -> shape of one step.
+        rates: modality -> steps a second, where it means something.
+        task: what is asked.
+        folds, seeds: how many a complete row has.
+        steps, batch, interval: optimiser steps, samples a step, steps between validations.
+        backbones: modality -> (default backbone, its settings); ("identity", {}) unless named.
+        corruptions: the damage of the default table, as "noise:audio" (severities 1 to 5), "noise:all" or
+            "missing:video".
+        transductive: the reason, if any statistic of the test people went into the features; shown in every table.
+        subject_dependent: the reason, if one person may stand on two sides of a split; the name says so too.
+    """
+
+    known_failures: ClassVar[Mapping[str, str]] = {}
+    version: str = "1"
+    shapes: Mapping[str, tuple[int, ...]]
+    rates: Mapping[str, float] = {}
+    task: Task
+    folds: int = 1
+    seeds: int = 3
+    steps: int = 300
+    batch: int = 32
+    interval: int = 25
+    backbones: Mapping[str, tuple[str, Mapping[str, object]]] = {}
+    corruptions: Sequence[str] = ()
+    transductive: str = ""
+    subject_dependent: str = ""
+
+    @abstractmethod
+    def load(self) -> Batch:
+        """The whole dataset. Raises UsageError where files are missing or wrong, naming the file."""
+
+    @abstractmethod
+    def splits(self, data: Batch, fold: int) -> Splits:
+        """The three index sets of a fold, 0 <= fold < folds; validation people differ from training and test people."""
+
+    def optimum(
+        self, streams: Streams, truth: Batch, damage: tuple[Corruption, int, Context] | None = None
+    ) -> Mapping[str, float] | None:
+        """The best reachable score by metric on these samples, where it can be computed; None where it cannot.
+
+        `streams` as the model meets them; `truth` the same samples undamaged; `damage`: corruption, severity, context.
+        """
+        return None
+
+
+def group_folds(groups: Sequence[str], folds: int, fold: int, val_share: float = 0.2) -> Splits:
+    """Splits by whole groups (people, videos): fold `fold` of `folds` is the test set.
+
+    Groups are put in an order that depends on their names alone and cut into `folds` blocks; the `val_share` of all
+    groups that follow the test block (cyclically) validate, the others train.
+
+    Raises:
+        UsageError: fewer than three groups or than `folds`.
+    """
+    names = sorted(set(groups), key=lambda g: (keyed.number("fold", g), g))
+    if len(names) < max(3, folds):
+        raise UsageError(f"{folds} folds by group need at least {max(3, folds)} groups; there are {len(names)}")
+    if len(names) - -(-len(names) // folds) < 2:
+        raise UsageError(f"{folds} folds of {len(names)} groups leave fewer than two to train and to validate on")
+    blocks = np.array_split(np.arange(len(names)), folds)
+    test = {names[i] for i in blocks[fold]}
+    after = int(blocks[fold][-1]) + 1
+    rest = [names[(after + i) % len(names)] for i in range(len(names) - len(test))]
+    val = set(rest[: min(len(rest) - 1, max(1, round(val_share * len(names))))])
+    side = np.array([2 if g in test else 1 if g in val else 0 for g in groups])
+    return Splits(*(np.flatnonzero(side == s) for s in range(3)))
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What damage may know besides the streams: statistics of the training split, and the other samples.
+
+    Attributes:
+        sd: modality -> (*step) standard deviation over the real steps of the training split.
+        rates: modality -> steps a second.
+        others: streams of the whole split under damage (for mismatched pairs), or empty.
+    """
+
+    sd: Mapping[str, Tensor]
+    rates: Mapping[str, float] = field(default_factory=dict)
+    others: Streams = field(default_factory=dict)
+
+
+class Corruption(ABC):
+    """One kind of damage, on one modality or on `all`. A pure function of streams, severity and keys.
+
+    Severity 0 is the identity to the bit; distance from clean grows with severity.
+
+    Attributes:
+        name: as it is spelled, `noise` in `noise:audio:3`.
+        announced: does the mask tell that the steps are lost, or is the damage silent?
+        level: the data that it is meant for: "feature" (any modality), "crossmodal", "audio", "image", "biosignal".
+        ladder: the amount (a number, or a tuple of them) at severities 1, 2, ...; its unit is the class's to say.
+    """
+
+    known_failures: ClassVar[Mapping[str, str]] = {}
+    name: ClassVar[str]
+    announced: ClassVar[bool]
+    level: ClassVar[str] = "feature"
+    ladder: ClassVar[tuple[Any, ...]]
+
+    def __init__(self, modality: str = "all") -> None:
+        self.modality = modality
+
+    def apply(self, streams: Streams, severity: int, keys: Mapping[str, Tensor], context: Context) -> Streams:
+        """New streams, damaged; the given ones are not written to.
+
+        Args:
+            severity: 0 to len(ladder).
+            keys: modality -> (B,) int32 keys, one a sample (see `fusionbench.corruptions.keys`).
+
+        Raises:
+            UsageError: the modality is not there, the severity is off the ladder, or a stream is empty or not finite.
+        """
+        if not 0 <= severity <= len(self.ladder):
+            raise UsageError(f"{self.name} has severities 0 to {len(self.ladder)}, not {severity}")
+        targets = list(streams) if self.modality == "all" else self.modality.split("+")
+        for modality in targets:
+            if modality not in streams:
+                raise UsageError(
+                    f"{self.name}:{self.modality}: there is no modality {modality!r}, only {list(streams)}"
+                )
+            if streams[modality].x.numel() == 0 or not torch.isfinite(streams[modality].x).all():
+                raise UsageError(f"{self.name}: the stream of {modality} is empty or not finite")
+        if severity == 0:
+            return dict(streams)
+        return self._damage_all(streams, targets, self.ladder[severity - 1], keys, context)
+
+    def _damage_all(
+        self, streams: Streams, targets: Sequence[str], amount: Any, keys: Mapping[str, Tensor], context: Context
+    ) -> Streams:
+        return {m: self.damage(s, amount, keys[m], context, m) if m in targets else s for m, s in streams.items()}
+
+    def damage(self, stream: Stream, amount: Any, keys: Tensor, context: Context, modality: str) -> Stream:
+        """One modality's stream, damaged by `amount` of the ladder."""
+        raise NotImplementedError(f"{type(self).__name__} defines neither damage nor _damage_all")

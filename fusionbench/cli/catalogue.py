@@ -1,0 +1,122 @@
+"""`fusionbench list` and `info`: what plugins there are and what they compute."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from typing import Any
+
+import click
+
+from fusionbench import registry
+from fusionbench.errors import UsageError, unknown
+
+
+@click.command("list")
+@click.argument("kind", type=click.Choice([*registry.KINDS]), required=False)
+@click.option("--benchmark", "-b", metavar="NAME", help="With corruptions: those that the benchmark's table uses.")
+@click.option("--verify", is_flag=True, help="Import everything and report what does not import.")
+def list_command(kind: str | None, benchmark: str | None, verify: bool) -> int:
+    """Names and one-line summaries of plugins; nothing is imported without --verify or --benchmark."""
+    if benchmark and kind != "corruptions":
+        raise UsageError("--benchmark goes with corruptions: fusionbench list corruptions --benchmark watch")
+    spelled = registry.load("benchmarks", benchmark)().corruptions if benchmark else ()
+    broken = 0
+    for each in [kind] if kind else registry.KINDS:
+        click.echo(f"{each}:")
+        chosen = registry.names(each)
+        if benchmark:
+            chosen = {name: origin for name, origin in chosen.items() if name in {s.split(":")[0] for s in spelled}}
+            click.echo(f"  the table of {benchmark} uses: {' '.join(spelled)}")
+        width = max((len(name) for name in chosen), default=0)
+        for name, origin in chosen.items():
+            line = origin.summary() or str(origin)
+            if verify:
+                try:
+                    registry.load(each, name)
+                    line = f"ok      {line}"
+                except UsageError as error:
+                    broken, line = broken + 1, f"BROKEN  {error}"
+            click.echo(f"  {name:{width}}  {line}")
+    return 1 if broken else 0
+
+
+@click.command("info")
+@click.argument("name")
+@click.option("--benchmark", "-b", default="watch", show_default=True, help="Where parameters are counted.")
+def info_command(name: str, benchmark: str) -> int:
+    """What a plugin computes, its hyper-parameters and their search ranges."""
+    kind, plugin = find(name)
+    from fusionbench import hparams
+
+    title = f"{registry.plugin_name(name)} ({registry.KINDS[kind][0]})"
+    click.echo(f"{title}\n{'=' * len(title)}\n")
+    own = inspect.cleandoc(plugin.__doc__ or "") if kind == "corruptions" else ""
+    click.echo((own or inspect.cleandoc(sys.modules[plugin.__module__].__doc__ or "no description")) + "\n")
+    declared = hparams.read(plugin)
+    if declared:
+        click.echo("Hyper-parameters")
+        for h in declared.values():
+            click.echo(f"  {h.name} = {h.default!r}  [{h.domain or 'not searched'}]  {h.help}")
+    for line in _facts(kind, plugin, name.removeprefix("fuser:"), benchmark):
+        click.echo(line)
+    return 0
+
+
+def find(name: str) -> tuple[str, Any]:
+    """The kind and the class of a plugin, by name or path.
+
+    Raises:
+        UsageError: no kind has it, or several do (then write `fuser:concat`).
+    """
+    prefix, _, rest = name.partition(":")
+    singular = {word: kind for kind, (word, _) in registry.KINDS.items()}
+    if rest and prefix in singular:
+        return singular[prefix], registry.load(singular[prefix], rest)
+    if registry.is_path(name):
+        problems = []
+        for kind in registry.KINDS:
+            try:
+                return kind, registry.load(kind, name)
+            except UsageError as error:
+                problems.append(error)
+        raise problems[0]
+    kinds = [kind for kind in registry.KINDS if name in registry.names(kind)]
+    if not kinds:
+        raise unknown("plugin", name, [n for kind in registry.KINDS for n in registry.names(kind)])
+    if len(kinds) > 1:
+        spelled = " or ".join(f"{registry.KINDS[kind][0]}:{name}" for kind in kinds)
+        raise UsageError(f"{name!r} is several things: write {spelled}")
+    return kinds[0], registry.load(kinds[0], name)
+
+
+def _facts(kind: str, plugin: Any, name: str, benchmark: str) -> list[str]:
+    lines = [""]
+    if kind == "fusers":
+        from fusionbench import check, harness
+
+        setup = harness.setup(benchmark, name)
+        model = setup.blueprint.build(0, {}, 1000)
+        own = sum(p.numel() for p in model.fuser.parameters())
+        lines.append(f"Parameters on {benchmark}: {own:,} in the fuser, {_count(model):,} with its backbones")
+        (stacked,) = check.report("fusers", plugin, ["stackable"]).results
+        how = "stacked, many in one program" if stacked.status == "passed" else f"in turn: {stacked.message}"
+        lines.append(f"Members are trained {how}")
+        for preset, settings in plugin.presets.items():
+            lines.append(f"Preset {preset}: {' '.join(f'{k}={v}' for k, v in settings.items())}")
+    if kind == "benchmarks":
+        judge = plugin()
+        lines.append(f"Modalities: {', '.join(f'{m} {shape}' for m, shape in judge.shapes.items())}")
+        lines.append(f"Task: {judge.task}; {judge.folds} folds, {judge.seeds} seeds, {judge.steps} steps a member")
+        lines.append(f"Damage: {' '.join(judge.corruptions)}")
+    if kind == "corruptions":
+        lines.append(f"{'Announced by the mask' if plugin.announced else 'Silent'}; made for: {plugin.level}")
+        lines.append(f"Severities 1 to {len(plugin.ladder)}: {', '.join(map(str, plugin.ladder))}")
+    for check, reason in plugin.known_failures.items():
+        lines.append(f"Known failure of {check}: {reason}")
+    lines.append(f"Source: {inspect.getfile(plugin)}")
+    return lines
+
+
+def _count(model: Any) -> int:
+    return sum(p.numel() for p in model.parameters())

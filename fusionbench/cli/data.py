@@ -1,0 +1,131 @@
+"""`fusionbench data`: get public data, look into your own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from fusionbench.harness import Setup
+
+SETTINGS = {"ignore_unknown_options": True, "allow_extra_args": True}
+
+
+@click.group("data")
+def data_command() -> None:
+    """Get public data, check your own (docs/your-own-data.md)."""
+
+
+@data_command.command("get")
+@click.argument("name", required=False)
+@click.option("--from", "source", metavar="FILE|DIR", help="An archive or folder that is here already.")
+@click.pass_context
+def get_data(ctx: click.Context, name: str | None, source: str | None) -> int:
+    """Download public data, check every file, unpack; a broken download goes on where it stopped.
+
+    Without a NAME: what there is.
+    """
+    from fusionbench import data
+
+    if name is None:
+        click.echo(ctx.get_help() + "\n\nData sets:")
+        for known in map(data.manifest, data.names()):
+            how = "" if known.url else "; fetched by hand, then --from"
+            click.echo(f"  {known.name:<16}{known.title}, licence {known.licence}{how}")
+        return 0
+    shown = sys.stderr.isatty()
+
+    def progress(done: int, total: int) -> None:
+        if shown:
+            print(f"\r{done / 1e6:.0f} of {total / 1e6:.0f} MB", end="", file=sys.stderr)
+
+    lines = data.get(name, source, progress)
+    if shown:
+        print(file=sys.stderr)
+    click.echo("\n".join(lines))
+    return 0
+
+
+@data_command.command("check", context_settings=SETTINGS)
+@click.argument("path")
+@click.pass_context
+def check_data(ctx: click.Context, path: str) -> int:
+    """What is in the data, and what is wrong with it: leaks, duplicates across splits, dead columns.
+
+    PATH is an .npz file, a folder with benchmark.toml, a .py plugin, or a benchmark's name: --benchmark.root DIR then
+    says where its data are.
+    """
+    from fusionbench import data
+    from fusionbench.cli.flags import dotted
+
+    target = path if not Path(path).exists() else str(Path(path))
+    lines = data.check(target, dotted(ctx).hparams.get("benchmark"))
+    click.echo("\n".join(lines))
+    return 1 if any(line.startswith("wrong: ") for line in lines) else 0
+
+
+@data_command.command("encode", context_settings=SETTINGS)
+@click.option("--benchmark", "-b", required=True, metavar="NAME|PATH")
+@click.option("--skip-bad", is_flag=True, help="Leave broken files out.")
+@click.pass_context
+def encode_data(ctx: click.Context, benchmark: str, skip_bad: bool) -> int:
+    """Encode raw media through their frozen backbones, once; a broken encoding goes on where it stopped.
+
+    Settings as for `run`: --benchmark.root DIR, --backbone.face r3d_18, --backbone.face.weights FILE.
+    """
+    from fusionbench import harness
+    from fusionbench.cli.flags import dotted
+
+    given = dotted(ctx)
+    if skip_bad:
+        given.hparams.setdefault("benchmark", {})["skip_bad"] = "true"
+    setup = harness.setup(benchmark, "concat", given.backbones, given.hparams)
+    encode(setup)
+    encoded = ", ".join(setup.prepared.digests) or "nothing: no modality has a frozen backbone"
+    click.echo(f"{setup.benchmark_name}: {len(setup.data)} samples; encoded: {encoded}")
+    return 0
+
+
+def encode(setup: Setup) -> None:
+    """Loads the data, its raw media through their frozen backbones; a bar and an estimate on a terminal."""
+    from fusionbench.cli.work import duration
+
+    shown = False
+    for event in setup.encode():
+        if sys.stderr.isatty():
+            done = round(30 * event.done / max(1, event.total))
+            left = "" if event.left is None else f", {duration(event.left)} left"
+            state = f"{event.done} of {event.total}{', another process encodes' if event.waiting else left}"
+            line = f"{event.modality} [{'#' * done}{'.' * (30 - done)}] {state}"
+            print(f"\r{line:<90}", end="", file=sys.stderr)
+            shown = True
+    if shown:
+        print(file=sys.stderr)
+
+
+@data_command.command("cache")
+@click.argument("what", type=click.Choice(["list", "verify", "prune"]), default="list")
+@click.option("--unused-days", type=float, default=30.0, show_default=True, help="With prune: not used for so long.")
+@click.argument("keys", nargs=-1)
+def cache_data(what: str, unused_days: float, keys: tuple[str, ...]) -> int:
+    """List, verify or prune the encoded features (in FUSIONBENCH_HOME, or where XDG says)."""
+    from fusionbench import features
+
+    if what == "verify":
+        broken = 0
+        for entry, damaged in features.verify(keys):
+            broken += damaged
+            click.echo(f"{entry.key}  {f'{damaged} chunks damaged, made anew at next use' if damaged else 'sound'}")
+        return 1 if broken else 0
+    if what == "prune":
+        for entry in features.prune(keys, 0.0 if keys else unused_days):
+            click.echo(f"{entry.key}  removed, {entry.bytes / 1e6:.1f} MB")
+        return 0
+    for entry in features.entries():
+        damage = f"  {entry.damage}" if entry.damage else ""
+        size = f"{entry.done} of {entry.total} samples, {entry.bytes / 1e6:.1f} MB"
+        click.echo(f"{entry.key}  {entry.modality}  {entry.backbone}  {size}{damage}")
+    return 0

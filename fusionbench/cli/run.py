@@ -1,0 +1,154 @@
+"""`fusionbench run`: one fuser, one benchmark, every fold and seed that is not on disk yet."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fusionbench.cli import work
+from fusionbench.cli.flags import Given, dotted, numbers
+from fusionbench.errors import UsageError
+
+if TYPE_CHECKING:
+    pass
+
+PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+
+@click.command("run", context_settings=PASS_ON)
+@click.option("--fuser", "-f", metavar="NAME|FILE.py", help="The fusion method; `fusionbench list fusers`.")
+@click.option("--benchmark", "-b", default="watch", show_default=True, metavar="NAME|PATH", help="The data and task.")
+@click.option("--seeds", metavar="N|LIST", help="5: seeds 0 to 4; 0,3: these two.  [default: the benchmark's]")
+@click.option("--folds", metavar="N|LIST", help="In the same way.  [default: all]")
+@click.option("--corruption", "-c", multiple=True, metavar="NAME:MODALITY[:1-5]", help="More damage; may be repeated.")
+@click.option("--quick", is_flag=True, help="One fold, one seed, few steps; marked as such and never ranked.")
+@click.option("--preset", metavar="NAME", help="Settings that the fuser names, as `paper`.")
+@click.option("--tuned", is_flag=True, help="With the settings that `fusionbench tune` found for each fold.")
+@click.option("--skip-bad", is_flag=True, help="Leave broken files out; the record says how many.")
+@work.options
+@click.option("--help", "-h", "help_", is_flag=True, help="With --fuser: its hyper-parameters too.")
+@click.pass_context
+def run_command(ctx: click.Context, fuser: str | None, help_: bool, **options: Any) -> int:
+    """Train one fuser on one benchmark and print the table.
+
+    Every hyper-parameter is a flag: --fuser.width 128, --train.lr 1e-3, --benchmark.noise 0.5, --backbone.acc tcn,
+    --backbone.acc.dim 64. `fusionbench run --fuser NAME --help` lists them.
+    """
+    if help_ or fuser is None:
+        click.echo(ctx.get_help())
+        if fuser is not None:
+            click.echo(_flag_help(fuser, options["benchmark"], dotted(ctx)))
+        elif not help_:
+            raise UsageError("which fuser? fusionbench run --fuser jmt; `fusionbench list fusers` names them")
+        return 0
+    return run(fuser, dotted(ctx), **options)
+
+
+def run(
+    fuser: str,
+    given: Given,
+    benchmark: str,
+    seeds: str | None,
+    folds: str | None,
+    corruption: tuple[str, ...],
+    quick: bool,
+    preset: str | None,
+    tuned: bool,
+    skip_bad: bool,
+    results: Path,
+    **how: Any,
+) -> int:
+    """Does what is missing, prints the benchmark's table; the exit status."""
+    asked = {"seeds": numbers(seeds, "seeds"), "folds": numbers(folds, "folds")}
+    from fusionbench import harness
+    from fusionbench import study as studies
+    from fusionbench.cli.data import encode
+
+    if skip_bad:
+        given.hparams.setdefault("benchmark", {})["skip_bad"] = "true"
+    if preset:
+        settings = given.hparams.setdefault("fuser", {})
+        given.hparams["fuser"] = {**preset_of(fuser, preset), **settings}
+    setup = harness.setup(benchmark, fuser, given.backbones, given.hparams, quick)
+    check_writable(results)
+    if quick:
+        asked = {name: chosen or [0] for name, chosen in asked.items()}
+    encode(setup)
+    conditions = [*setup.benchmark.corruptions, *corruption]
+    rows = studies.rows_of(setup, conditions, results, asked["folds"], asked["seeds"], tuned, own=True)
+    title = f"{' '.join([setup.names['fuser'], *setup.changes])} on {setup.benchmark_name}"
+    _, well = work.carry_out(rows, title, results=results, **how)
+    from fusionbench import leaderboard, record
+
+    found = list(record.load(results, setup.benchmark_name))
+    for board in leaderboard.build(found, results) if found else []:  # none if every run there has ever been broke off
+        click.echo(leaderboard.render(board))
+    return 0 if well else 1
+
+
+@contextmanager
+def bar(title: str) -> Iterator[Any]:
+    """A progress bar on a terminal, silence elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def check_writable(results: Path) -> None:
+    """Fails before any work is done if the results cannot be kept."""
+    import os
+
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        if not os.access(results, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        raise UsageError(
+            f"the results folder {results} cannot be written: {error.strerror}; try --results DIR"
+        ) from None
+
+
+def preset_of(fuser: str, preset: str) -> dict[str, Any]:
+    from fusionbench import registry
+    from fusionbench.errors import unknown
+
+    presets = registry.load("fusers", fuser).presets
+    if preset not in presets:
+        raise unknown(f"preset of {registry.plugin_name(fuser)}", preset, presets)
+    return dict(presets[preset])
+
+
+def _flag_help(fuser: str, benchmark: str, given: Given) -> str:
+    from fusionbench import hparams, registry
+    from fusionbench.engine import Recipe
+
+    judge = registry.load("benchmarks", benchmark)
+    parts = {"fuser": registry.load("fusers", fuser), "train": Recipe, "benchmark": judge}
+    shapes = judge().shapes
+    for m in shapes:
+        name = given.backbones.get(m, judge().backbones.get(m, ("identity", {}))[0])
+        parts[f"backbone.{m}"] = registry.load("backbones", name)
+    formatter = click.HelpFormatter(width=110)
+    with formatter.section("Hyper-parameters (search range in brackets)"):
+        rows = [
+            (f"--{part}.{h.name}", f"{h.help} [{h.domain or 'not searched'}]  default: {_spell(h.default)}")
+            for part, target in parts.items()
+            for h in hparams.read(target).values()
+        ]
+        formatter.write_dl(rows)
+    return formatter.getvalue()
+
+
+def _spell(value: Any) -> str:
+    return ",".join(f"{v:g}" for v in value) if isinstance(value, tuple) else repr(value) if value == "" else str(value)

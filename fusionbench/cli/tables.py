@@ -1,0 +1,183 @@
+"""`fusionbench leaderboard`, `report` and `records`: what is on disk, without torch where nothing is trained."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fusionbench.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from fusionbench.record import Record
+
+RESULTS = click.option(
+    "--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="The results folder."
+)
+REFERENCE = click.option(
+    "--reference", default="concat", show_default=True, help="The fuser that all are compared with."
+)
+
+
+def _records(results: Path, benchmark: str) -> list[Record]:
+    """The records of one benchmark (a name, or a path as `run` takes it), or of all.
+
+    Raises:
+        UsageError: there are none.
+    """
+    from fusionbench import record, registry
+
+    there = [path.name for path in results.glob("*") if path.is_dir() and not path.name.startswith(".")]
+    if not there:
+        raise UsageError(f"there are no records in {results}; make some: fusionbench run --fuser concat")
+    if benchmark != "*" and (benchmark := registry.plugin_name(benchmark)) not in there:
+        raise unknown(f"benchmark with records in {results}", benchmark, there)
+    return list(record.load(results, benchmark))
+
+
+@click.command("leaderboard")
+@click.option("--benchmark", "-b", default="*", metavar="NAME", help="Only this one.  [default: all]")
+@click.option("--format", "fmt", default="table", show_default=True, help="table, markdown, latex, csv, html or json")
+@click.option("--sort", metavar="COLUMN", help="A column of the table.")
+@click.option("--columns", metavar="A,B,...", help="Only these, in this order.")
+@click.option("--verdicts", is_flag=True, help="Also the sentences: what is better, and does fusion help?")
+@REFERENCE
+@RESULTS
+def leaderboard_command(
+    benchmark: str, fmt: str, sort: str | None, columns: str | None, verdicts: bool, reference: str, results: Path
+) -> int:
+    """Ranked tables from the records on disk."""
+    from fusionbench import leaderboard
+
+    boards = leaderboard.build(_records(results, benchmark), results, reference=reference)
+    click.echo(leaderboard.render_all(boards, fmt, sort, columns.split(",") if columns else None))
+    for board in boards if verdicts else []:
+        click.echo("\n".join(leaderboard.verdicts(board)))
+    return 0
+
+
+@click.command("report")
+@click.option("--benchmark", "-b", default="*", metavar="NAME", help="Only this one.  [default: all]")
+@click.option("--out", "-o", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True)
+@click.option("--figures", type=click.Path(path_type=Path), help="Also every figure as PNG, SVG and PDF, in here.")
+@REFERENCE
+@RESULTS
+def report_command(benchmark: str, out: Path, figures: Path | None, reference: str, results: Path) -> int:
+    """One self-contained HTML page from the records on disk."""
+    from fusionbench import report
+
+    paths = report.write(_records(results, benchmark), results, out, figures, reference=reference)
+    click.echo(f"{paths[0]}" + (f" and {len(paths) - 1} figures in {figures}" if figures else ""))
+    return 0
+
+
+@click.group("records")
+def records_command() -> None:
+    """Records: list, compare, reproduce, publish; mirror them to MLflow again."""
+
+
+@records_command.command("list")
+@click.option("--benchmark", "-b", default="*", metavar="NAME")
+@RESULTS
+def list_records(benchmark: str, results: Path) -> int:
+    """One line a record: id, benchmark, fuser, fold, seed, status, primary score."""
+    for item in _records(results, benchmark):
+        score = item.scores.get("clean", {}).get(item.metrics[0])
+        shown = "n/a" if score is None else f"{score:.4f}"
+        label = " ".join([item.run.fuser, *item.changes])
+        words = (item.run.id, item.run.benchmark, f"fold {item.run.fold}", f"seed {item.run.seed}", item.status)
+        click.echo("  ".join([*words, f"{item.metrics[0]} {shown}", label]))
+    return 0
+
+
+@records_command.command("sync")
+@RESULTS
+def sync_records(results: Path) -> int:
+    """Mirror to MLflow what it does not have yet."""
+    from fusionbench import record, tracking
+
+    logged = tracking.sync(list(record.load(results)), results)
+    click.echo(f"{logged} records mirrored to {tracking.default_uri()}")
+    return 0
+
+
+@records_command.command("diff")
+@click.argument("first")
+@click.argument("second")
+@RESULTS
+def diff_records(first: str, second: str, results: Path) -> int:
+    """What differs between two records, and whether their scores do."""
+    from fusionbench import publish
+
+    click.echo("\n".join(publish.diff(publish.find(results, first), publish.find(results, second))))
+    return 0
+
+
+@records_command.command("publish")
+@click.argument("benchmark")
+@RESULTS
+def publish_records(benchmark: str, results: Path) -> int:
+    """Fold a benchmark's finished rows into one records.jsonl and one predictions.npz a fuser, to be committed."""
+    from fusionbench import publish
+
+    click.echo("\n".join(map(str, publish.publish(results, benchmark))))
+    return 0
+
+
+@records_command.command("submit")
+@click.argument("run_id")
+@click.option("--out", "-o", type=click.Path(path_type=Path), required=True, help="The file to hand in.")
+@click.option("--root", metavar="DIR", help="Where the data are, if not in their usual place.")
+@RESULTS
+def submit_record(run_id: str, out: Path, root: str | None, results: Path) -> int:
+    """Answers of a run to a challenge's official test list, in the challenge's format (affwild2)."""
+    from fusionbench import harness, publish
+
+    old = publish.find(results, run_id)
+    given = {part: dict(values) for part, values in old.run.hparams.items()}
+    given["benchmark"] = {**given["benchmark"], "test_list": True, **({"root": root} if root else {})}
+    setup = harness.setup(old.run.benchmark, old.run.fuser, old.run.backbones, given)
+    harness.submit(setup, old, results, out)
+    click.echo(f"{out}")
+    return 0
+
+
+@records_command.command("readme")
+@RESULTS
+def readme_records(results: Path) -> int:
+    """Write results/README.md from the published records alone."""
+    from fusionbench import publish, record
+
+    text = publish.readme(results)
+    record.write(results / "README.md", lambda f: f.write(text.encode()))
+    click.echo(f"{results / 'README.md'}")
+    return 0
+
+
+@records_command.command("reproduce")
+@click.argument("run_id")
+@click.option("--benchmark", metavar="PATH", help="Where the benchmark is now, if it was given by path.")
+@click.option("--fuser", metavar="FILE.py", help="Where the fuser is now, if it was given by path.")
+@click.option("--root", metavar="DIR", help="Where the data are, if not in their usual place.")
+@click.option("--device", default="auto", show_default=True)
+@RESULTS
+def reproduce_record(
+    run_id: str, benchmark: str | None, fuser: str | None, root: str | None, device: str, results: Path
+) -> int:
+    """Run it again from the record; did the number come back within its interval? Exit status 0 or 1."""
+    from fusionbench import harness, publish, record
+
+    old = publish.find(results, run_id)
+    given = {part: dict(values) for part, values in old.run.hparams.items()}
+    if root:
+        given["benchmark"] = {**given["benchmark"], "root": root}
+    setup = harness.setup(benchmark or old.run.benchmark, fuser or old.run.fuser, old.run.backbones, given)
+    with tempfile.TemporaryDirectory() as folder:
+        plan = harness.plan(setup, [setup.run(old.run.fold, old.run.seed)], Path(folder), [])
+        events = harness.execute(setup, plan, Path(folder), conditions=[], device=device)
+        (new,) = [event for event in events if isinstance(event, record.Record)]
+    came_back, sentence = publish.came_back(old, new, record.predictions(results, old.run))
+    click.echo(sentence)
+    return 0 if came_back else 1

@@ -1,0 +1,230 @@
+"""Trains K members of one model; the only optimiser loop. A generator: it yields progress, and `send` stops members.
+
+A member is a fold, a seed and a few scalars. Members are trained in turn, each as a plain module, or stacked: their
+parameters are rows of one matrix, one forward and one backward pass under `vmap` serve them all. Both draw the same
+batches and the same noise, so a member's result does not depend on its company beyond rounding.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fusionbench.api import Batch, Stream
+from fusionbench.engine.members import Member, Recipe, rates_of
+from fusionbench.engine.programs import Alone, Program, Stacked, hide
+from fusionbench.errors import UsageError
+from fusionbench.model import Blueprint, Model
+
+__all__ = [
+    "Event",
+    "Member",
+    "Progress",
+    "Recipe",
+    "Trained",
+    "company",
+    "hide",
+    "predict",
+    "program",
+    "rates_of",
+    "train",
+]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A validation has happened: `done` of `total` steps of all members together. `send` a set of members to stop."""
+
+    done: int
+    total: int
+    scores: Mapping[int, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A finished member: its number, best weights (and buffers) on the CPU, and how it got there."""
+
+    member: int
+    weights: dict[str, Tensor]
+    score: float
+    step: int
+    history: list[dict[str, float]]
+    seconds: float
+    parameters: dict[str, int]
+    how: str
+    error: str | None = None
+
+
+Event = Progress | Trained
+
+LIGHT, HEAVY = 1e8, 5e8  # floating-point operations of one member's step
+
+
+def train(
+    blueprint: Blueprint,
+    members: Sequence[Member],
+    data: Batch,
+    recipe: Recipe,
+    *,
+    device: torch.device | str = "cpu",
+    stacked: int = 1,
+) -> Generator[Event, set[int] | None, None]:
+    """Trains the members, `stacked` at a time, and yields progress and every member as soon as it is finished.
+
+    `data` stands once on the device; nothing of it is read but what the members' `train` and `val` indices name.
+
+    Raises:
+        UsageError: a member has no training or validation samples, or NaN among its valid inputs.
+    """
+    for member in members:
+        _admit(data, member)
+    if stacked > 1 and len(members) > 1 and not _stackable(blueprint, list(members[:2]), data, recipe, device):
+        stacked = 1
+    total = recipe.steps * len(members)
+    start = 0
+    while start < len(members):
+        group = {start + i: m for i, m in enumerate(members[start : start + stacked])}
+        before = start * recipe.steps
+        try:
+            yield from _train_together(blueprint, group, data, recipe, torch.device(device), before, total)
+        except torch.OutOfMemoryError:  # in its first steps, so nothing of this group has been handed out
+            if len(group) == 1:
+                raise
+            stacked = -(-len(group) // 2)
+            torch.cuda.empty_cache()
+            continue
+        start += len(group)
+
+
+def _train_together(
+    blueprint: Blueprint, group: dict[int, Member], data: Batch, recipe: Recipe, device: torch.device,
+    before: int, total: int,
+) -> Generator[Event, set[int] | None, None]:  # fmt: skip
+    began, everyone = time.perf_counter(), len(group)
+    together = program(blueprint, list(group.values()), data, recipe, device)
+    running = {number: _Record(member) for number, member in group.items()}
+    for step in range(recipe.steps):
+        losses = together.step(step)
+        if (step + 1) % recipe.interval and step + 1 < recipe.steps:
+            continue
+        known = losses.tolist()
+        scores = together.validate()
+        better = []
+        for row, record in enumerate(running.values()):
+            better.append(record.note(step + 1, known[row], scores[row]))
+        together.keep(better)
+        stop = yield Progress(
+            before + (step + 1) * everyone, total, {n: r.history[-1]["score"] for n, r in running.items()}
+        )
+        final = step + 1 == recipe.steps
+        leaving = [
+            row for row, (number, record) in enumerate(running.items())
+            if final or record.error or record.waited >= recipe.patience or number in (stop or ())
+        ]  # fmt: skip
+        for row in leaving:
+            number = list(running)[row]
+            record = running[number]
+            yield Trained(
+                number, together.weights(row), record.score, record.step, record.history,
+                (time.perf_counter() - began) / everyone, together.parameters(row),
+                "alone" if everyone == 1 else f"stacked with {everyone - 1} others", record.error,
+            )  # fmt: skip
+        staying = [row for row in range(len(running)) if row not in leaving]
+        running = {number: record for row, (number, record) in enumerate(running.items()) if row in staying}
+        if not running:
+            return
+        if leaving:
+            together.compact(staying)
+
+
+def company(blueprint: Blueprint, members: Sequence[Member], data: Batch, recipe: Recipe, device: torch.device) -> int:
+    """How many members to train as one program, if they can be stacked at all.
+
+    On the CPU stacking saves the overhead of small steps and costs a little where a step is heavy (`bench/`): ten grids
+    of learning rates together, three, or none, by a count of operations. On CUDA as many as its memory takes, at most
+    256.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    try:
+        alone = Alone(blueprint, list(members[:1]), data, replace(recipe, steps=1), device)
+        with FlopCounterMode(display=False) as counter:
+            alone.step(0)
+    except Exception:  # a method that fails does so again in its own run, where the failure is recorded
+        return 1
+    if device.type != "cuda":
+        flops = counter.get_total_flops()
+        return len(recipe.lr) * (10 if flops < LIGHT else 3) if flops < HEAVY else 1
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    alone.step(0)
+    one = max(1 << 20, torch.cuda.max_memory_allocated(device) - before + 4 * _size(alone.model))
+    return int(min(256, max(1, 0.7 * torch.cuda.mem_get_info(device)[0] // one)))
+
+
+def _stackable(
+    blueprint: Blueprint, members: list[Member], data: Batch, recipe: Recipe, device: torch.device | str
+) -> bool:
+    try:
+        Stacked(blueprint, members, data, replace(recipe, steps=1), torch.device(device)).step(0)
+    except torch.OutOfMemoryError:
+        return True
+    except Exception:  # what a method does that `vmap` cannot follow may raise anything; in turn it still runs
+        return False
+    return True
+
+
+def _size(model: Model) -> int:
+    return sum(p.numel() * p.element_size() for p in model.parameters())
+
+
+def program(blueprint: Blueprint, members: list[Member], data: Batch, recipe: Recipe, device: torch.device) -> Program:
+    """The members ready to be stepped: alone, or stacked if there are several."""
+    return (Alone if len(members) == 1 else Stacked)(blueprint, members, data, recipe, device)
+
+
+@dataclass
+class _Record:
+    """What the engine knows of a member in training."""
+
+    member: Member
+    score: float = -math.inf
+    step: int = 0
+    waited: int = 0
+    error: str | None = None
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def note(self, step: int, loss: float, score: float) -> bool:
+        """Is this the best validation so far?"""
+        self.history.append({"step": step, "loss": loss, "score": score})
+        if not math.isfinite(loss):
+            self.error = f"the loss became {loss} by step {step}"
+            return False
+        better = score > self.score or self.step == 0
+        self.score, self.step, self.waited = (score, step, 0) if better else (self.score, self.step, self.waited + 1)
+        return better
+
+
+def predict(model: Model, data: Batch, batch: int = 1024) -> np.ndarray:
+    """Answers (n, S, out) of one model in evaluation mode to all of `data` (on the model's device), float32."""
+    model.eval()
+    with torch.no_grad():
+        rows = torch.arange(len(data), device=data.y.device).split(batch)
+        return torch.cat([model(data[r]).float().cpu() for r in rows]).numpy()
+
+
+def _admit(data: Batch, member: Member) -> None:
+    for side, index in (("training", member.train), ("validation", member.val)):
+        if len(index) == 0:
+            raise UsageError(f"fold {member.fold} has no {side} samples")
+        for m, stream in data.streams.items():
+            if isinstance(stream, Stream) and not torch.isfinite(stream.x[torch.from_numpy(index)]).all():
+                raise UsageError(
+                    f"the {side} samples of fold {member.fold} have NaN or infinity in {m!r} under a True mask"
+                )

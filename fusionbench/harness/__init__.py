@@ -1,0 +1,244 @@
+"""From a setup to records: build, train, select on validation, damage, evaluate, save."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import fusionbench
+from fusionbench import engine, record
+from fusionbench.api import PROTOCOL, Batch
+from fusionbench.engine import Progress, Trained
+from fusionbench.errors import UsageError
+from fusionbench.harness.judging import CHANCE, CLEAN, judge, parse, rehearse, revive, training_rates
+from fusionbench.harness.setups import Setup, member_of, setup, splits_of
+from fusionbench.record import Record, Run
+
+__all__ = [
+    "CHANCE", "CLEAN", "Plan", "Setup", "estimate", "execute", "member_of", "pick", "plan", "setup", "splits_of",
+    "submit",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to do: runs whose records stand, runs that lack conditions only, runs to train."""
+
+    done: list[Record]
+    evaluate: list[Record]
+    train: list[Run]
+
+
+def plan(setup: Setup, runs: Sequence[Run], results: Path, conditions: Sequence[str], own: bool = False) -> Plan:
+    """Compares what is asked for with what is on disk. A record counts only if all of its identity matches.
+
+    With `own`, what others have published does not count.
+    """
+    wanted = {name for name, *_ in parse(setup, conditions)} | {CLEAN}
+    found = Plan([], [], [])
+    for run in runs:
+        old = record.find(results, run, own)
+        fresh = _blank(setup, run)
+        if old is None or old.status != "done" or not old.same_identity(fresh):
+            found.train.append(run)
+        elif wanted <= set(old.scores):
+            found.done.append(old)
+        elif record.path_of(results, run).with_suffix(".safetensors").is_file():
+            found.evaluate.append(old)
+        else:
+            found.train.append(run)
+    return found
+
+
+def execute(
+    setup: Setup,
+    todo: Plan,
+    results: Path,
+    *,
+    conditions: Sequence[str],
+    device: str = "auto",
+    stacked: int | None = None,
+) -> Generator[Progress | Record, None, None]:
+    """Trains and evaluates what the plan says; yields progress, and each record when it is on disk."""
+    where = pick(device)
+    data = setup.data.to(where)
+    for old in todo.evaluate:
+        yield _evaluate_again(setup, old, data, results, conditions)
+    if not todo.train:
+        return
+    rehearse(setup, todo.train[0], data, conditions)
+    members, owners = [], []
+    for number, run in enumerate(todo.train):
+        splits = splits_of(setup, data, run.fold)
+        for lr in setup.recipe.lr:
+            members.append(member_of(setup.recipe, run, splits, lr))
+            owners.append(number)
+    finished: dict[int, list[Trained]] = {}
+    together = stacked or engine.company(setup.trained, members, data, setup.recipe, where)
+    for event in engine.train(setup.trained, members, data, setup.recipe, device=where, stacked=together):
+        if isinstance(event, Progress):
+            yield event
+            continue
+        number = owners[event.member]
+        finished.setdefault(number, []).append(event)
+        if len(finished[number]) == len(setup.recipe.lr):
+            candidates = sorted(finished.pop(number), key=lambda t: t.member)
+            rates = [members[t.member].lr for t in candidates]
+            yield _finish(
+                setup, todo.train[number], dict(zip(rates, candidates, strict=True)), data, results, conditions
+            )
+
+
+def estimate(setup: Setup, todo: Plan, conditions: Sequence[str], device: str = "auto") -> float:
+    """Seconds that the plan will take at most, from a few steps of one member."""
+    if not todo.train:
+        return 0.5 * len(todo.evaluate)
+    where = pick(device)
+    data = setup.data.to(where)
+    run = todo.train[0]
+    splits = splits_of(setup, data, run.fold)
+    members = [member_of(setup.recipe, run, splits, lr) for lr in setup.recipe.lr]
+    together = min(engine.company(setup.trained, members, data, setup.recipe, where), len(members))
+    program = engine.program(setup.trained, members[:together], data, replace(setup.recipe, steps=6), where)
+    for step in range(6):
+        if step == 2:
+            began = time.perf_counter()
+        program.step(step)
+    a_step = (time.perf_counter() - began) / 4 * len(members) / together
+    began = time.perf_counter()
+    program.validate()
+    a_sample = (time.perf_counter() - began) / len(splits.val) / together
+    recipe = setup.recipe
+    validations = math.ceil(recipe.steps / recipe.interval) * len(members) * len(splits.val)
+    evaluations = (len(parse(setup, conditions)) + 1) * len(splits.test)
+    a_run = recipe.steps * a_step + (validations + 1.5 * evaluations) * a_sample
+    return a_run * len(todo.train)
+
+
+def pick(device: str) -> torch.device:
+    """`auto` is CUDA where there is one.
+
+    Raises:
+        UsageError: the device is unknown or not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {device!r} cannot be used ({str(error).splitlines()[0]}); try auto or cpu") from None
+    return chosen
+
+
+def _blank(setup: Setup, run: Run) -> Record:
+    """The record's identity, nothing obtained yet."""
+    return Record(run, "failed", setup.code, setup.digest, PROTOCOL, list(setup.benchmark.task.metrics))
+
+
+def _finish(
+    setup: Setup, run: Run, trained: Mapping[float, Trained], data: Batch, results: Path, conditions: Sequence[str]
+) -> Record:
+    """Chooses the learning rate on validation, evaluates, saves."""
+    sound = {lr: t for lr, t in trained.items() if t.error is None}
+    history = {f"{lr:g}": t.history for lr, t in trained.items()}
+    fresh = replace(
+        _blank(setup, run),
+        history=history,
+        changes=setup.changes,
+        marks=setup.marks,
+        complete={"folds": setup.benchmark.folds, "seeds": setup.benchmark.seeds},
+        table=list(setup.benchmark.corruptions),
+        versions=_versions(),
+        device=_device_name(data.y.device),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    train_seconds = sum(t.seconds for t in trained.values())
+    if not sound:
+        worst = "; ".join(f"lr {lr:g}: {t.error}" for lr, t in trained.items())
+        failed = replace(fresh, error=worst, seconds={"train": train_seconds})
+        record.save(results, failed, None, None)
+        return failed
+    lr = max(sound, key=lambda rate: (sound[rate].score, -rate))
+    best = sound[lr]
+    began = time.perf_counter()
+    splits = splits_of(setup, data, run.fold)
+    judged = judge(setup, run, revive(setup, run, best.weights, data.y.device), data, splits, parse(setup, conditions))
+    done = replace(
+        fresh,
+        status="done",
+        chosen={"lr": lr, "step": float(best.step), "validation": best.score},
+        scores=judged.scores,
+        best=judged.best,
+        rates={**training_rates(setup, data, splits), **judged.rates},
+        seconds={"train": train_seconds, "evaluate": time.perf_counter() - began},
+        parameters=best.parameters,
+        samples={
+            "train": len(splits.train),
+            "val": len(splits.val),
+            "test": len(splits.test),
+            "skipped": len(getattr(setup.benchmark, "skipped", ())),
+        },
+        how=best.how,
+    )
+    record.save(results, done, judged.predictions, best.weights)
+    return done
+
+
+def _evaluate_again(setup: Setup, old: Record, data: Batch, results: Path, conditions: Sequence[str]) -> Record:
+    """New conditions for a model whose weights are on disk."""
+    weights = record.weights(results, old.run)
+    if weights is None:
+        raise UsageError(f"the weights of run {old.run.id} were damaged and are set aside: run the same command again")
+    missing = [damage for damage in parse(setup, conditions) if damage[0] not in old.scores]
+    began = time.perf_counter()
+    model = revive(setup, old.run, weights, data.y.device)
+    judged = judge(setup, old.run, model, data, splits_of(setup, data, old.run.fold), missing)
+    new = replace(old, scores=judged.scores, best=judged.best, rates=judged.rates,
+                  seconds={"evaluate": time.perf_counter() - began})  # fmt: skip
+    before = record.predictions(results, old.run)
+    answers = {**(before.answers if before else {}), **judged.predictions.answers}
+    merged = record.merge(old, new)
+    record.save(results, merged, replace(judged.predictions, answers=answers), None)
+    return merged
+
+
+def submit(setup: Setup, old: Record, results: Path, out: Path) -> None:
+    """Writes a run's answers to the samples that no split holds and that have no label: a challenge's test list.
+
+    Raises:
+        UsageError: the benchmark has no submission format, or the run's weights are not on disk.
+    """
+    write = getattr(setup.benchmark, "submission", None)
+    if write is None:
+        raise UsageError(f"{setup.benchmark_name} has no official test list to answer")
+    weights = record.weights(results, old.run)
+    if weights is None:
+        raise UsageError(f"the weights of run {old.run.id} are not on disk: run it again first")
+    data = setup.data
+    index = np.flatnonzero(~data.y_mask.any(1).numpy())
+    answers = engine.predict(revive(setup, old.run, weights, data.y.device), data[index])
+    write([data.ids[int(i)] for i in index], answers, out)
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "fusionbench": fusionbench.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} cpu, {torch.get_num_threads()} threads"

@@ -1,0 +1,121 @@
+"""Scores of a trained model on its test samples, clean and under every damage, with the answers kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from fusionbench import corruptions, engine
+from fusionbench.api import Batch, Context, Splits, Streams
+from fusionbench.harness.setups import Setup, splits_of
+from fusionbench.metrics import evaluate
+from fusionbench.model import Model, statistics
+from fusionbench.record import Predictions, Run
+
+CLEAN = "clean"
+#: The condition under which a constant answer fitted on the training labels stands: what "no better than chance" means.
+CHANCE = "chance"
+
+CALIBRATION = ("ece", "brier")  # measured beside the task's own metrics wherever answers are probabilities
+
+Damage = tuple[str, Any, int]  # condition, corruption, severity
+
+
+def parse(setup: Setup, conditions: Sequence[str]) -> list[Damage]:
+    modalities = list(setup.benchmark.shapes)
+    return [item for spelling in conditions for item in corruptions.parse(spelling, modalities)]
+
+
+def rehearse(setup: Setup, run: Run, data: Batch, conditions: Sequence[str]) -> None:
+    """Every damage on two samples before anything is trained: one that does not fit the data must not cost a training.
+
+    Raises:
+        UsageError: as the corruption says it.
+    """
+    if setup.prepared.digests:  # raw media: two samples are an encoding of their own
+        return
+    splits = splits_of(setup, data, run.fold)
+    few = splits.test[:2]
+    streams = dict(data[few].streams)
+    sd = {m: s for m, (_, s) in statistics(data, torch.from_numpy(splits.train).to(data.y.device)).items()}
+    context = Context(sd, setup.benchmark.rates, streams)
+    for _, corruption, severity in parse(setup, conditions):
+        setup.prepared.damage(streams, few, splits.train, corruption, severity, run.seed, context)
+
+
+def revive(setup: Setup, run: Run, weights: Mapping[str, torch.Tensor], device: torch.device) -> Model:
+    stats = {
+        m: (weights[f"normalise.{m}.mean"], weights[f"normalise.{m}.sd"])
+        for m in setup.benchmark.shapes
+        if f"normalise.{m}.mean" in weights
+    }
+    model = setup.trained.build(run.seed, stats, 1)
+    model.load_state_dict(dict(weights))
+    return model.to(device)
+
+
+@dataclass(frozen=True)
+class Judged:
+    scores: dict[str, dict[str, float]]
+    best: dict[str, float]
+    rates: dict[str, dict[str, float]]
+    predictions: Predictions
+
+
+def judge(setup: Setup, run: Run, model: Model, data: Batch, splits: Splits, damage: Sequence[Damage]) -> Judged:
+    """Scores of one model on its test samples, clean and under every condition, with the answers kept."""
+    task, test = setup.benchmark.task, data[splits.test]
+    train = torch.from_numpy(splits.train).to(data.y.device)
+    y, y_mask = test.y.cpu().numpy(), test.y_mask.cpu().numpy()
+    sd = {m: s for m, (_, s) in statistics(data, train).items()}
+    context = Context(sd, setup.benchmark.rates, dict(test.streams))
+    measured = [*task.metrics, *(CALIBRATION if task.kind == "classify" else ())]
+    constant = _constant(task, data.y[train], data.y_mask[train], y.shape[1])
+    judged = Judged(
+        {CHANCE: evaluate(measured, np.broadcast_to(constant, (*y.shape[:2], task.out)), y, y_mask)},
+        {}, {}, Predictions(np.array(test.ids), np.array(test.groups), y, y_mask, {}),
+    )  # fmt: skip
+    answers = dict[str, np.ndarray]()
+    for name, corruption, severity in [(CLEAN, None, 0), *damage]:
+        streams: Streams = dict(test.streams)
+        if corruption is not None:
+            streams = setup.prepared.damage(streams, splits.test, splits.train, corruption, severity, run.seed, context)
+            judged.rates[name] = _lost(dict(test.streams), streams)
+        answers[name] = engine.predict(model, replace(test, streams=streams))
+        judged.scores[name] = evaluate(measured, answers[name], y, y_mask)
+        how = None if corruption is None else (corruption, severity, context)
+        optimum = setup.benchmark.optimum(streams, test, how)
+        if optimum is not None:
+            judged.best[name] = optimum[task.metrics[0]]
+    return replace(judged, predictions=replace(judged.predictions, answers=answers))
+
+
+def training_rates(setup: Setup, data: Batch, splits: Splits) -> dict[str, dict[str, float]]:
+    """The realised rates of training under missingness, as condition "training"; nothing without it."""
+    rates = engine.rates_of(setup.recipe.missing, list(setup.benchmark.shapes))
+    if not rates:
+        return {}
+    train = data[splits.train]
+    return {"training": _lost(dict(train.streams), engine.hide(dict(train.streams), rates, train.index))}
+
+
+def _constant(task: Any, y: torch.Tensor, y_mask: torch.Tensor, steps: int) -> np.ndarray:
+    """(out,) the constant answer: log class frequencies, or the mean label, of the training split."""
+    valid, labels = y_mask.flatten().cpu().numpy(), y.flatten(0, 1).cpu().numpy()
+    if task.kind == "classify":
+        counts = np.bincount(labels[valid].astype(int), minlength=task.out)
+        return np.log(np.maximum(counts / max(1, counts.sum()), 1e-9))
+    return labels[valid].mean(0)
+
+
+def _lost(before: Streams, after: Streams) -> dict[str, float]:
+    """Share of each modality's real steps that the damage announced as lost."""
+    return {
+        m: 1.0 - float(after[m].mask.sum()) / max(1.0, float(before[m].mask.sum()))
+        for m in before
+        if after[m].mask is not before[m].mask
+    }

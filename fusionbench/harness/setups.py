@@ -1,0 +1,228 @@
+"""Everything about a table row but fold and seed: plugins loaded, hyper-parameters filled in, data prepared."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import warnings
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fusionbench import features, hparams, record, registry
+from fusionbench.api import Batch, Benchmark, Splits, Stream
+from fusionbench.engine import Member, Recipe
+from fusionbench.errors import UsageError, unknown
+from fusionbench.model import Blueprint
+from fusionbench.record import Run
+
+QUICK = {"steps": 30, "interval": 15, "lr": (1e-3,)}
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """Everything about a table row but fold and seed, loaded and checked."""
+
+    benchmark_name: str
+    benchmark: Benchmark
+    blueprint: Blueprint
+    recipe: Recipe
+    names: Mapping[str, str]  # part (fuser, backbone.<modality>) -> plugin name
+    hparams: Mapping[str, Mapping[str, Any]]
+    code: Mapping[str, str]
+    changes: list[str] = field(default_factory=list)
+    tuned: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # of `setup`: another process builds the same from them
+
+    def encode(self) -> Generator[features.Encoding, None, None]:
+        """Loads and checks the dataset, its raw media through their frozen backbones; yields progress."""
+        if "prepared" not in self.__dict__:
+            self.__dict__["prepared"] = yield from features.prepare(
+                self.benchmark, self._load(), self.blueprint.backbones
+            )
+
+    @cached_property
+    def prepared(self) -> features.Prepared:
+        """The dataset as the trainer meets it, and how its raw media were encoded."""
+        return features.finish(features.prepare(self.benchmark, self._load(), self.blueprint.backbones))
+
+    @property
+    def data(self) -> Batch:
+        return self.prepared.data
+
+    @cached_property
+    def trained(self) -> Blueprint:
+        """The blueprint of what is trained: encoded modalities come as vectors."""
+        return replace(self.blueprint, shapes=self.prepared.shapes, backbones=self.prepared.backbones)
+
+    def _load(self) -> Batch:
+        data = self.benchmark.load()
+        for reason in getattr(self.benchmark, "skipped", ()):
+            warnings.warn(f"left out: {reason}", stacklevel=2)
+        for m, stream in data.streams.items():
+            if isinstance(stream, Stream) and not torch.isfinite(stream.x).all():
+                sample = int((~torch.isfinite(stream.x)).flatten(1).any(1).nonzero()[0])
+                raise UsageError(
+                    f"{self.benchmark_name}: {m} of sample {data.ids[sample]} has NaN or infinity at a step that its "
+                    f"mask calls real: mask it or mend the data"
+                )
+        return data
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the dataset: samples, masks, labels, names."""
+        digest = hashlib.sha256()
+        for m, stream in sorted(self.data.streams.items()):
+            encoded = self.prepared.digests.get(m)
+            parts = (
+                (encoded,) if encoded else (stream.x, stream.mask) if isinstance(stream, Stream) else (stream.digest,)
+            )
+            for part in (m, *parts):
+                digest.update(part.encode() if isinstance(part, str) else part.numpy().tobytes())
+        for tensor in (self.data.y, self.data.y_mask):
+            digest.update(tensor.numpy().tobytes())
+        digest.update("\n".join([*self.data.ids, *self.data.groups]).encode())
+        return digest.hexdigest()[:16]
+
+    @property
+    def marks(self) -> list[str]:
+        known = {
+            "quick": self.recipe.quick,
+            "tuned": bool(self.tuned),
+            "transductive": bool(self.benchmark.transductive),
+            "subject dependent": bool(self.benchmark.subject_dependent),
+            "reconstruction": "Reconstruction from" in _module_doc(self.blueprint.fuser),
+        }
+        return [mark for mark, holds in known.items() if holds]
+
+    def run(self, fold: int, seed: int) -> Run:
+        backbones = {m: self.names[f"backbone.{m}"] for m in self.benchmark.shapes}
+        return Run(
+            self.benchmark_name, self.names["fuser"], backbones, fold, seed, record.plain(self.hparams), self.tuned
+        )
+
+    def runs(self, folds: Iterable[int] | None = None, seeds: Iterable[int] | None = None) -> list[Run]:
+        """Every fold and seed asked for; the benchmark's own number of each by default.
+
+        Raises:
+            UsageError: there is no such fold.
+        """
+        folds = list(range(self.benchmark.folds) if folds is None else folds)
+        for fold in folds:
+            if not 0 <= fold < self.benchmark.folds:
+                raise UsageError(f"{self.benchmark_name} has folds 0 to {self.benchmark.folds - 1}, not {fold}")
+        seeds = list(range(self.benchmark.seeds) if seeds is None else seeds)
+        return [self.run(fold, seed) for fold in folds for seed in seeds]
+
+
+def setup(
+    benchmark: str,
+    fuser: str,
+    backbones: Mapping[str, str] | None = None,
+    given: Mapping[str, Mapping[str, Any]] | None = None,
+    quick: bool = False,
+    tuned: str = "",
+) -> Setup:
+    """Loads the plugins and fills in every hyper-parameter.
+
+    Args:
+        backbones: modality -> backbone, where not the benchmark's default.
+        given: part (benchmark, train, fuser, backbone.<modality>) -> hyper-parameter -> value.
+        tuned: the search that `given` comes from, for records and tables.
+
+    Raises:
+        UsageError: a plugin, modality, part or hyper-parameter is unknown, or a value is of the wrong type.
+    """
+    arguments = {
+        "benchmark": benchmark, "fuser": fuser, "backbones": backbones, "given": given, "quick": quick, "tuned": tuned,
+    }  # fmt: skip
+    given, backbones = dict(given or {}), dict(backbones or {})
+    code, settings, declared = {}, {}, {}
+
+    def prepare(part: str, target: Any, owner: str, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        declared[part] = hparams.read(target)
+        filled = hparams.fill(declared[part], {**(extra or {}), **given.pop(part, {})}, owner)
+        settings[part] = {n: _content(n, value) for n, value in filled.items() if not declared[part][n].location}
+        return filled
+
+    maker = registry.load("benchmarks", benchmark)
+    benchmark_name = registry.plugin_name(benchmark)
+    judge = maker(**prepare("benchmark", maker, benchmark_name))
+    code["benchmark"] = registry.fingerprint(maker)
+
+    constants = {name: getattr(judge, name) for name in ("steps", "batch", "interval")}
+    given["train"] = {n: v for n, v in given.get("train", {}).items() if n not in constants or str(v) != "0"}
+    recipe = Recipe(**prepare("train", Recipe, "training", {**constants, **(QUICK if quick else {}), "quick": quick}))
+
+    method = registry.load("fusers", fuser)
+    names = {"fuser": registry.plugin_name(fuser)}
+    prepare("fuser", method, names["fuser"])
+    code["fuser"] = registry.fingerprint(method)
+
+    for m in backbones:
+        if m not in judge.shapes:
+            raise unknown(f"modality of {benchmark_name}", m, judge.shapes)
+    chosen = {}
+    for m in judge.shapes:
+        default, defaults = judge.backbones.get(m, ("identity", {}))
+        name = backbones.get(m, default)
+        encoder = registry.load("backbones", name)
+        part = f"backbone.{m}"
+        names[part] = registry.plugin_name(name)
+        chosen[m] = encoder, prepare(part, encoder, f"{names[part]} ({m})", defaults if name == default else {})
+        code[part] = registry.fingerprint(encoder)
+    for part in given:
+        raise unknown("part of a run", part, [*settings, *(f"backbone.{m}" for m in judge.shapes)])
+
+    chosen_names = {m: registry.plugin_name(n) for m, n in backbones.items()}
+    changes = [f"backbone.{m}={n}" for m, n in chosen_names.items() if n != judge.backbones.get(m, ("identity", {}))[0]]
+    for part, filled in settings.items():
+        usual = {name: h.default for name, h in declared[part].items()}
+        if part == "train":
+            usual |= {**constants, **(QUICK if quick else {}), "quick": quick}
+        if part.startswith("backbone.") and f"{part}={names[part]}" not in changes:
+            usual |= judge.backbones.get(part.partition(".")[2], ("identity", {}))[1]
+        changes += [f"{part}.{name}={_spell(value)}" for name, value in filled.items() if value != usual[name]]
+    if tuned:
+        changes = [f"tuned={tuned}"]
+    blueprint = Blueprint(judge.task, judge.shapes, method, settings["fuser"], chosen)
+    return Setup(benchmark_name, judge, blueprint, recipe, names, settings, code, changes, tuned, arguments)
+
+
+def _content(name: str, value: Any) -> Any:
+    """A file of weights is what is in it, not where it lies."""
+    if name != "weights" or not isinstance(value, str) or not (path := Path(value).expanduser()).is_file():
+        return value
+    with path.open("rb") as file:
+        return f"{path.name}@{hashlib.file_digest(file, 'sha256').hexdigest()[:8]}"
+
+
+def member_of(recipe: Recipe, run: Run, splits: Splits, lr: float) -> Member:
+    scalars = recipe.weight_decay, recipe.label_smoothing, recipe.clip
+    return Member(run.fold, run.seed, splits.train, splits.val, lr, *scalars)
+
+
+def splits_of(setup: Setup, data: Batch, fold: int) -> Splits:
+    splits = setup.benchmark.splits(data, fold)
+    sides = [set(map(int, side)) for side in (splits.train, splits.val, splits.test)]
+    if sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2]:
+        raise UsageError(f"{setup.benchmark_name}: a sample stands on two sides of the split of fold {fold}")
+    return splits
+
+
+def _module_doc(plugin: type) -> str:
+    return sys.modules[plugin.__module__].__doc__ or ""
+
+
+def _spell(value: Any) -> str:
+    return (
+        ",".join(map(_spell, value))
+        if isinstance(value, tuple)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )

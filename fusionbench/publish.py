@@ -1,0 +1,253 @@
+"""What others can check: finished rows in two small files a fuser, the command of a row, and what differs."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fusionbench import packing, record, stats
+from fusionbench.errors import UsageError, unknown
+from fusionbench.leaderboard import Board, build, helps, render, verdicts
+from fusionbench.leaderboard.columns import known as columns_of
+from fusionbench.leaderboard.entries import CLEAN, QUICK, Entry, piles
+from fusionbench.record import ANSWERS, PUBLISHED, Predictions, Record
+from fusionbench.stats import Cell, Interval
+
+
+def publish(results: Path, benchmark: str) -> list[Path]:
+    """Writes `records.jsonl` and `predictions.npz` for every fuser with a finished row; the paths.
+
+    Finished: complete, of the newest code, data and protocol, no quick try. What the tables and their tests need is
+    kept; histories are not. The same records give the same bytes.
+
+    Raises:
+        UsageError: nothing is finished, a run has no stored answers, or a published line is damaged.
+    """
+    if not (results / benchmark).is_dir():
+        there = [path.name for path in results.glob("[!.]*") if path.is_dir()]
+        raise unknown(f"benchmark with records in {results}", benchmark, there)
+    for path in sorted((results / benchmark).glob(f"*/{PUBLISHED}")):
+        _refuse_damaged(path)
+    records = list(record.load(results, benchmark))
+    finished = [e for e in piles(records)[0].entries if e.ranked] if records else []
+    if not finished:
+        raise UsageError(f"no row of {benchmark} is finished: fusionbench run --benchmark {benchmark} --fuser concat")
+    fusers: dict[str, list[Record]] = {}
+    for entry in finished:
+        fusers.setdefault(entry.first.run.fuser, []).extend(entry.used)
+    return [path for fuser in sorted(fusers) for path in _publish(results, fusers[fuser])]
+
+
+def _publish(results: Path, records: Sequence[Record]) -> list[Path]:
+    folder = record.path_of(results, records[0].run).parent
+    ordered = sorted(records, key=lambda r: r.run.id)
+    before: dict[str, np.ndarray] = {}
+    if (folder / ANSWERS).is_file():
+        with np.load(folder / ANSWERS, allow_pickle=False) as file:
+            before = {name: file[name] for name in file.files}
+    kept: dict[str, Predictions] = {}
+    for r in ordered:
+        answers = record.predictions(results, r.run)
+        if answers is None or CLEAN not in answers.answers:
+            raise UsageError(
+                f"run {r.run.id} ({r.run.fuser}, fold {r.run.fold}, seed {r.run.seed}) has no stored answers: delete "
+                f"{record.path_of(results, r.run)} and run it again"
+            )
+        kept[r.run.id] = answers
+        if record.path_of(results, r.run).is_file():  # it comes before what was published of the same run
+            before = {name: a for name, a in before.items() if not name.startswith(r.run.id)}
+    arrays = packing.pack(kept, ordered[0].metrics, before)
+    lines = "".join(record.serialised(replace(r, history={})) + "\n" for r in ordered)
+    try:
+        record.write(folder / ANSWERS, lambda f: np.savez_compressed(f, **arrays))  # type: ignore[arg-type]
+        record.write(folder / PUBLISHED, lambda f: f.write(lines.encode()))
+    except OSError as error:
+        raise UsageError(f"cannot write to {folder}: {error.strerror or error}") from None
+    return [folder / PUBLISHED, folder / ANSWERS]
+
+
+def _refuse_damaged(path: Path) -> None:
+    if len(record.published(path.parent)) != len(path.read_text(errors="replace").splitlines()):
+        raise UsageError(f"{path} has a damaged or repeated line: mend or remove it before publishing again")
+
+
+def readme(results: Path) -> str:
+    """`results/README.md`: the tables of what is published, computed from the published files alone.
+
+    Raises:
+        UsageError: nothing is published.
+    """
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as folder:  # files that are here but not published must not show
+        clean = Path(folder)
+        for name in (PUBLISHED, ANSWERS):
+            for path in results.glob(f"*/*/{name}"):
+                copy = clean / path.relative_to(results)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.symlink_to(path.resolve())
+        records = list(record.load(clean))
+        if not records:
+            raise UsageError(f"nothing is published in {results}: fusionbench records publish")
+        boards = build(records, clean)
+        return "\n".join([_HEAD, *(_section(board) for board in boards)])
+
+
+ROBUST = (
+    "rank", "fuser", "score", "damaged", "drop", "worst", "worst_subset", "missingness", "break_even", "regret",
+    "regret_damaged",
+)  # fmt: skip
+
+_HEAD = """# Results
+
+Generated by `fusionbench records publish` from the published records beside it; not to be edited. Every number and test
+can be computed again with `fusionbench leaderboard`, and every row by its command. Two records are compared by
+`fusionbench records diff`, and a run is made again by `fusionbench records reproduce`.
+"""
+
+
+def _section(board: Board) -> str:
+    commands = [command(row.entry, board.damage) for row in board.rows if row.entry.done]
+    code = "\n".join(["```bash", *commands, "```"])
+    told = [line for line in verdicts(board) if line.endswith(" is better.") or line in helps(board)]
+    said = "\n".join(f"- {line}" for line in told)
+    table = render(board, "markdown").replace("### ", "## ", 1)
+    there = columns_of(board)
+    robust = [n for n in ROBUST if n in there and any(there[n].get(row) is not None for row in board.rows)]
+    second = render(board, "markdown", columns=robust).partition("\n\n")[2].partition("\n\n")[0]
+    table += f"\nHow it stands damage and absence:\n\n{second}\n"
+    return f"{table}\nWhat the tests say:\n\n{said}\n\nThe commands that make these rows:\n\n{code}\n"
+
+
+def find(results: Path, name: str) -> Record:
+    """The record whose run id begins with `name`.
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
+    known = [r for r in record.load(results) if r.run.id.startswith(name)]
+    if len(known) > 1:
+        raise UsageError(f"{len(known)} records begin with {name!r}: give more digits")
+    if not known:
+        raise unknown(f"run in {results}", name, [r.run.id for r in record.load(results)])
+    return known[0]
+
+
+def diff(a: Record, b: Record) -> list[str]:
+    """What differs between two records, one sentence each, and last whether the scores do."""
+    lines = []
+    for name in ("benchmark", "fuser", "fold", "seed"):
+        lines += _changed(name, getattr(a.run, name), getattr(b.run, name))
+    lines += _mapped("backbone of ", a.run.backbones, b.run.backbones)
+    for part in dict.fromkeys([*a.run.hparams, *b.run.hparams]):
+        lines += _mapped(f"{part}.", a.run.hparams.get(part, {}), b.run.hparams.get(part, {}))
+    lines += _mapped("code of ", a.code, b.code)
+    for name in ("data", "protocol", "status", "device", "how", "error"):
+        lines += _changed(name, getattr(a, name), getattr(b, name))
+    lines += _mapped("version of ", a.versions, b.versions)
+    lines += _mapped("parameters, ", a.parameters, b.parameters)
+    lines += _mapped("chosen ", a.chosen, b.chosen)
+    return [*(lines or ["Run, code, data, protocol and versions are the same."]), *_scores(a, b)]
+
+
+def _changed(name: str, a: Any, b: Any) -> list[str]:
+    return [] if a == b else [f"{name}: {_spell(a)} against {_spell(b)}."]
+
+
+def _mapped(prefix: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    return [line for name in dict.fromkeys([*a, *b]) for line in _changed(prefix + name, a.get(name), b.get(name))]
+
+
+def _spell(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(map(_spell, value))
+    return "nothing" if value is None else repr(value) if isinstance(value, float) else str(value)
+
+
+def _scores(a: Record, b: Record) -> list[str]:
+    if a.run.benchmark != b.run.benchmark or a.protocol != b.protocol or a.data != b.data:
+        return ["The scores are not comparable: benchmark, data or protocol differ."]
+    shared = [c for c in a.scores if c in b.scores]
+    pairs = [(c, m, v, b.scores[c][m]) for c in shared for m, v in a.scores[c].items() if m in b.scores[c]]
+    moved = [p for p in pairs if p[2] != p[3]]
+    only = sorted(set(a.scores) ^ set(b.scores))
+    lines = [f"Only one of them has {', '.join(only)}."] if only else []
+    if not pairs:
+        return [*lines, "They share no score."]
+    if not moved:
+        return [*lines, f"All {len(pairs)} shared scores are the same to the last digit."]
+    measured = [(abs(v - w), c, m, v, w) for c, m, v, w in moved if v is not None and w is not None]
+    lines.append(f"{len(moved)} of {len(pairs)} shared scores differ.")
+    clean = [p for p in pairs if p[0] == CLEAN and p[1] == a.metrics[0]]
+    lines += [f"Clean {m}: {_spell(v)} against {_spell(w)}." for _, m, v, w in clean]
+    if measured:
+        _, c, m, v, w = max(measured)
+        lines.append(f"The largest difference: {m} under {c}, {v:.6g} against {w:.6g}.")
+    return lines
+
+
+def came_back(old: Record, new: Record, answers: Predictions | None) -> tuple[bool, str]:
+    """Did the primary clean score come back, and a sentence that says so.
+
+    It did if it is the same, or within the old run's 95 % interval over people, from its stored `answers`.
+    """
+    metric = old.metrics[0]
+    then, now = (r.scores.get(CLEAN, {}).get(metric) for r in (old, new))
+    what = f"run {old.run.id}, {metric}: {_spell(then)} then, {_spell(now)} now"
+    if old.protocol != new.protocol or old.data != new.data or dict(old.code) != dict(new.code):
+        changed = [n for n in ("protocol", "data", "code") if getattr(old, n) != getattr(new, n)]
+        what += f" ({' and '.join(changed)} changed since)"
+    if then is None or now is None:
+        return then == now and old.status == new.status, f"{what}: there is no number to compare."
+    if then == now:
+        return True, f"{what}: the same."
+    found = Interval(then, None, None)
+    if answers is not None and CLEAN in answers.answers:
+        cell = Cell(0, 0, answers.groups, answers.answers[CLEAN], answers.y, answers.y_mask)
+        found = stats.interval([cell], metric)
+    if found.low is None or found.high is None:
+        close = math.isclose(then, now, rel_tol=1e-3)
+        return close, f"{what}: {'close' if close else 'not the same'}, and no interval is known."
+    inside = found.low <= now <= found.high
+    return inside, f"{what}: {'within' if inside else 'outside'} its interval [{found.low:.4g}, {found.high:.4g}]."
+
+
+def command(entry: Entry, damage: Sequence[str] = ()) -> str:
+    """The command that makes a row again; `damage` is what the benchmark adds by itself."""
+    run = entry.first.run
+    words = ["fusionbench", "run", "--benchmark", run.benchmark, "--fuser", run.fuser]
+    quick = QUICK in entry.marks
+    if run.tuned:
+        words.append("--tuned")
+    for change in [] if run.tuned else entry.first.changes:
+        name, _, spelled = change.partition("=")
+        part, _, last = name.rpartition(".")
+        if quick and part == "train":
+            continue
+        value = run.hparams[part].get(last) if part in run.hparams else None
+        words += [f"--{name}", spelled if value is None else _flag(value)]
+    seeds = sorted({r.run.seed for r in entry.records})
+    if quick:
+        words.append("--quick")
+    elif len(seeds) != entry.seeds_wanted or seeds != list(range(len(seeds))):
+        whole = seeds == list(range(len(seeds)))
+        words += ["--seeds", str(len(seeds)) if whole else ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")]
+    folds = sorted({r.run.fold for r in entry.records})
+    if not quick and folds != list(range(entry.folds_wanted)):
+        words += ["--folds", ",".join(map(str, folds)) + ("," if len(folds) == 1 else "")]
+    for condition in entry.conditions:
+        if condition not in damage:
+            words += ["--corruption", condition]
+    return shlex.join(words)
+
+
+def _flag(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(_flag, value)) if isinstance(value, list | tuple) else str(value)

@@ -1,0 +1,244 @@
+"""Finding plugins: files of the package, then entry points, then a path that the user names. Imports no torch."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fusionbench.errors import UsageError, unknown
+
+#: kind -> (what one is called, its base class in `fusionbench.api`)
+KINDS = {
+    "fusers": ("fuser", "Fuser"),
+    "backbones": ("backbone", "Backbone"),
+    "benchmarks": ("benchmark", "Benchmark"),
+    "corruptions": ("corruption", "Corruption"),
+}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a plugin comes from: a file, or the entry point of an installed package."""
+
+    name: str
+    path: Path | None = None
+    entry: EntryPoint | None = None
+
+    def __str__(self) -> str:
+        if self.entry is not None:
+            owner = self.entry.dist.name if self.entry.dist else "unknown package"
+            return f"{self.entry.value} of {owner}"
+        return str(self.path)
+
+    def summary(self) -> str:
+        """The first line of its docstring, parsed without importing; empty for an entry point."""
+        if self.path is None:
+            return ""
+        try:
+            tree = ast.parse(self.path.read_text())
+        except (OSError, SyntaxError, ValueError) as error:
+            return f"(cannot be read: {error})"
+        lines = (ast.get_docstring(tree) or "").splitlines()
+        for node in tree.body:  # a file of several corruptions: each class speaks for itself
+            if isinstance(node, ast.ClassDef) and _class_name(node) == self.name:
+                lines = (ast.get_docstring(node) or "").splitlines()
+        return lines[0] if lines else ""
+
+
+def names(kind: str) -> dict[str, Origin]:
+    """Every plugin of a kind by name, sorted, nothing imported.
+
+    Raises:
+        UsageError: two plugins have one name (both origins are given).
+    """
+    found: dict[str, Origin] = {}
+    for origin in [*_files(kind), *_entries(kind)]:
+        if origin.name in found:
+            raise UsageError(
+                f"two {kind} are called {origin.name!r}: {found[origin.name]} and {origin}; rename or uninstall one"
+            )
+        found[origin.name] = origin
+    return dict(sorted(found.items()))
+
+
+def load(kind: str, name: str) -> Any:
+    """The class of a plugin, by name or by path (`./mine.py`).
+
+    Raises:
+        UsageError: there is none, its file does not import, or it does not define exactly one class.
+    """
+    if kind == "benchmarks" and is_own(name):
+        return importlib.import_module("fusionbench.owndata").load(name)
+    if is_path(name):
+        path = Path(name).expanduser().resolve()
+        if not path.is_file():
+            raise UsageError(f"there is no plugin file {name}")
+        taken = names(kind).get(path.stem)
+        if taken is not None and taken.path is not None and taken.path.resolve() == path:
+            return _load_origin(kind, taken)  # the file of a plugin that is here: `check fusers/jmt.py`
+        if taken is not None:
+            raise UsageError(f"{name} and {taken} would both be {path.stem!r}: rename the file")
+        return _load_path(kind, path)
+    known = names(kind)
+    if name not in known:
+        raise unknown(KINDS[kind][0], name, known)
+    return _load_origin(kind, known[name])
+
+
+def is_own(name: str) -> bool:
+    """Does this name of a benchmark mean somebody's data: an .npz file, or a folder with benchmark.toml?"""
+    return name.endswith(".npz") or (Path(name).expanduser() / "benchmark.toml").is_file()
+
+
+def is_path(name: str) -> bool:
+    """Did the user name a file rather than a plugin?"""
+    return name.endswith(".py") or "/" in name or "\\" in name
+
+
+def plugin_name(name: str) -> str:
+    """What a plugin is called in records and tables: its own name, or the stem of its path."""
+    if is_own(name):
+        return Path(name).expanduser().resolve().name.removesuffix(".npz")
+    return Path(name).stem if is_path(name) else name
+
+
+def fingerprint(plugin: type) -> str:
+    """SHA-256 over the plugin's file and the files that it imports relatively, first 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    origin = getattr(plugin, "origin", None)  # somebody's data: what describes it, beside the data's own hash
+    if origin is not None and (Path(origin) / "benchmark.toml").is_file():
+        digest.update((Path(origin) / "benchmark.toml").read_bytes())
+    for path in _sources(Path(inspect.getfile(plugin)).resolve()):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _folder(kind: str) -> Path:
+    return Path(importlib.import_module(f"fusionbench.{kind}").__path__[0])
+
+
+@cache
+def _files(kind: str) -> list[Origin]:
+    paths = sorted(p for p in _folder(kind).glob("*.py") if not p.name.startswith("_"))
+    if kind != "corruptions":
+        return [Origin(path.stem, path) for path in paths]
+    found = []
+    for path in paths:
+        try:
+            nodes = ast.parse(path.read_text()).body
+        except (SyntaxError, ValueError):  # a broken file is listed as such, under its own name
+            found.append(Origin(path.stem, path))
+            continue
+        found += [Origin(name, path) for n in nodes if isinstance(n, ast.ClassDef) and (name := _class_name(n))]
+    return found
+
+
+def _class_name(node: ast.ClassDef) -> str:
+    """The literal `name = "..."` in a class body, else the empty string."""
+    for line in node.body:
+        if isinstance(line, ast.Assign) and isinstance(line.value, ast.Constant):
+            target = line.targets[0]
+            if isinstance(target, ast.Name) and target.id == "name":
+                return str(line.value.value)
+    return ""
+
+
+@cache
+def _entries(kind: str) -> tuple[Origin, ...]:
+    return tuple(Origin(entry.name, entry=entry) for entry in entry_points(group=f"fusionbench.{kind}"))
+
+
+def _load_origin(kind: str, origin: Origin) -> Any:
+    what = KINDS[kind][0]
+    try:
+        if origin.entry is not None:
+            target = origin.entry.load()
+            if isinstance(target, ModuleType):
+                return _only_class(kind, target, origin.name)
+            base = _base(kind)
+            if not (isinstance(target, type) and issubclass(target, base)):
+                raise UsageError(f"{what} {origin.name!r} ({origin}) is no {base.__name__} but {target!r}")
+            return target
+        assert origin.path is not None
+        module = importlib.import_module(f"fusionbench.{kind}.{origin.path.stem}")
+    except UsageError:
+        raise
+    except Exception as error:  # a plugin may raise anything at all on import
+        raise UsageError(f"{what} {origin.name!r} ({origin}) does not import: {_where(error)}") from error
+    return _only_class(kind, module, origin.name)
+
+
+@cache
+def _load_path(kind: str, path: Path) -> Any:
+    unique = hashlib.sha256(str(path).encode()).hexdigest()[:8]
+    spec = importlib.util.spec_from_file_location(f"fusionbench_plugin_{path.stem}_{unique}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # a plugin may raise anything at all on import
+        del sys.modules[spec.name]
+        raise UsageError(f"plugin file {path.name} does not import: {_where(error)}") from error
+    return _only_class(kind, module, path.stem)
+
+
+def _only_class(kind: str, module: ModuleType, name: str) -> Any:
+    """The one class of the kind that the module defines; of several corruptions, the one of that name."""
+    base = _base(kind)
+    classes = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, base)
+        and value.__module__ == module.__name__
+        and not value.__name__.startswith("_")
+    ]
+    if kind == "corruptions":
+        classes = [c for c in classes if getattr(c, "name", "") == name] or classes
+    if len(classes) != 1:
+        spelled = ", ".join(c.__name__ for c in classes) or "none"
+        raise UsageError(f"{name}: a {KINDS[kind][0]} file defines exactly one {base.__name__}, this one {spelled}")
+    return classes[0]
+
+
+def _base(kind: str) -> Any:
+    return getattr(importlib.import_module("fusionbench.api"), KINDS[kind][1])
+
+
+def _where(error: BaseException) -> str:
+    """The error in one line, with the line of the innermost frame."""
+    import traceback
+
+    if isinstance(error, SyntaxError):  # it says where itself; the frames are those of the import machinery
+        return f"SyntaxError: {error.msg} ({Path(error.filename or '').name}, line {error.lineno})"
+    frames = traceback.extract_tb(error.__traceback__)
+    text = str(error).splitlines()[0] if str(error) else ""
+    return f"{type(error).__name__}: {text} ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
+
+
+def _sources(path: Path) -> list[Path]:
+    """The file and, recursively, what it imports from its own folder with a leading dot."""
+    found: list[Path] = []
+    todo = [path]
+    while todo:
+        path = todo.pop()
+        if path in found or not path.is_file():
+            continue
+        found.append(path)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level == 1:
+                modules = [node.module] if node.module else [alias.name for alias in node.names]
+                todo += [path.parent / f"{module.split('.')[0]}.py" for module in modules]
+    return [found[0], *sorted(found[1:])]

@@ -1,0 +1,111 @@
+"""Ranks: on one benchmark, ties where the test cannot separate; over ten or more, the critical difference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from fusionbench.errors import UsageError
+
+#: Fewer benchmarks than this say too little about a mean rank.
+FEWEST = 10
+
+
+def tied_ranks(scores: Mapping[str, float | None], better: Callable[[str, str], bool]) -> dict[str, int | None]:
+    """Name -> 1 + how many are better than it by the test; None without a score.
+
+    Args:
+        scores: name -> score, oriented so that higher is better.
+        better: (x, y) -> does the corrected test call x better than y?
+    """
+    ranked = {name: value for name, value in scores.items() if value is not None}
+    return {
+        name: None if value is None else 1 + sum(ranked[x] > value and better(x, name) for x in ranked)
+        for name, value in scores.items()
+    }
+
+
+def ranks(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Name -> mean rank over benchmarks, 1 the best, ties shared; `scores` is benchmark -> name -> score, oriented.
+
+    Raises:
+        UsageError: no benchmark, or a benchmark that lacks a name or its score.
+    """
+    names, table = _table(scores)
+    return dict(zip(names, _rank(table).mean(0).tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class CriticalDifference:
+    """Mean ranks over benchmarks, Friedman's p, and how far two ranks must be apart to differ (Nemenyi)."""
+
+    ranks: dict[str, float]
+    p: float
+    width: float
+    benchmarks: int
+
+
+def critical_difference(scores: Mapping[str, Mapping[str, float]], alpha: float = 0.05) -> CriticalDifference:
+    """Friedman's test and Nemenyi's critical difference (Demsar, JMLR 2006, section 3.2.2), from ten benchmarks on.
+
+    Raises:
+        UsageError: fewer than ten benchmarks or two fusers, or a missing score.
+    """
+    names, table = _table(scores)
+    count, size = table.shape
+    if count < FEWEST:
+        raise UsageError(
+            f"a critical difference needs {FEWEST} benchmarks, there are {count}; read the paired tests instead"
+        )
+    if size < 2:
+        raise UsageError("a critical difference needs two fusers or more")
+    from scipy.special import chdtrc
+    from scipy.stats import studentized_range
+
+    means = _rank(table).mean(0)
+    statistic = 12 * count / (size * (size + 1)) * ((means - (size + 1) / 2) ** 2).sum()
+    quantile = float(studentized_range.ppf(1 - alpha, size, np.inf)) / math.sqrt(2)
+    width = quantile * math.sqrt(size * (size + 1) / (6 * count))
+    return CriticalDifference(
+        dict(zip(names, means.tolist(), strict=True)), float(chdtrc(size - 1, statistic)), width, count
+    )
+
+
+def critical_difference_diagram(scores: Mapping[str, Mapping[str, float]], ax: Any = None) -> Any:
+    """Draws the diagram on matplotlib axes with scikit-posthocs; returns what that library returns.
+
+    Raises:
+        UsageError: as `critical_difference`, or the library is not installed.
+    """
+    found = critical_difference(scores)
+    try:
+        posthocs, pandas = import_module("scikit_posthocs"), import_module("pandas")
+    except ImportError:
+        raise UsageError("a critical-difference diagram needs scikit-posthocs: pip install scikit-posthocs") from None
+    names, table = _table(scores)
+    p = posthocs.posthoc_nemenyi_friedman(pandas.DataFrame(table, columns=names))
+    return posthocs.critical_difference_diagram(found.ranks, p, ax=ax)
+
+
+def _table(scores: Mapping[str, Mapping[str, float]]) -> tuple[list[str], np.ndarray]:
+    """Names and the (benchmark, name) scores."""
+    if not scores:
+        raise UsageError("there are no benchmarks to rank over")
+    names = sorted({name for row in scores.values() for name in row})
+    for benchmark, row in scores.items():
+        for name in names:
+            if (value := row.get(name)) is None or not math.isfinite(value):
+                raise UsageError(f"{name} has no score on {benchmark}: finish its row or leave one of them out")
+    return names, np.array([[row[name] for name in names] for row in scores.values()], dtype=float)
+
+
+def _rank(table: np.ndarray) -> np.ndarray:
+    """(benchmark, name) ranks, 1 the highest score, ties share their mean rank."""
+    above = (table[:, None, :] > table[:, :, None]).sum(-1)
+    equal = (table[:, None, :] == table[:, :, None]).sum(-1)
+    return above + (equal + 1) / 2

@@ -1,0 +1,256 @@
+"""The engine against a bare PyTorch loop, stacked against alone, and the seal."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fusionbench import engine, registry
+from fusionbench.api import Batch, Fuser, Head, Spec, Stream, Streams, UsageError, masked_mean
+from fusionbench.engine import Member, Progress, Recipe, Trained
+from fusionbench.engine.members import order
+from fusionbench.hparams import read
+from fusionbench.model import Blueprint, criterion, statistics
+
+STACKABLE = ["concat", "jmt", "transformer", "cross_attention", "low_rank", "tensor_fusion", "bottleneck", "gated"]
+RECIPE = Recipe(steps=12, batch=8, interval=6, patience=9, lr=(1e-3,))
+
+
+def blueprint(fuser: str | type[Fuser], **settings: object) -> Blueprint:
+    judge = registry.load("benchmarks", "toy_xor")()
+    method = registry.load("fusers", fuser) if isinstance(fuser, str) else fuser
+    full = {name: h.default for name, h in read(method).items()} | settings
+    identity = registry.load("backbones", "identity")
+    return Blueprint(judge.task, judge.shapes, method, full, {m: (identity, {}) for m in judge.shapes})
+
+
+@pytest.fixture(scope="module")
+def data() -> Batch:
+    return registry.load("benchmarks", "toy_xor")(people=6).load()
+
+
+def member(seed: int = 0, lr: float = 1e-3, **scalars: float) -> Member:
+    return Member(0, seed, np.arange(0, 80), np.arange(80, 100), lr, **scalars)
+
+
+def run(
+    plan: Blueprint, members: list[Member], data: Batch, recipe: Recipe = RECIPE, stacked: int = 1
+) -> list[Trained]:
+    found = [e for e in engine.train(plan, members, data, recipe, stacked=stacked) if isinstance(e, Trained)]
+    return sorted(found, key=lambda t: t.member)
+
+
+class NoDropout(Fuser):
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.head = Head(sum(spec.dims.values()), spec.out, dropout=0.0)
+
+    def forward(self, streams: Streams) -> Tensor:
+        return self.head(torch.cat([self.pool(streams[m]).x for m in self.spec.dims], -1))
+
+
+def test_a_member_is_what_a_bare_loop_makes_of_it(data: Batch) -> None:
+    plan, who = blueprint(NoDropout), member(weight_decay=0.1, label_smoothing=0.1, clip=0.5)
+    (trained,) = run(plan, [who], data)
+
+    model = plan.build(0, statistics(data, torch.from_numpy(who.train)), len(who.train))
+    optimiser = torch.optim.AdamW(model.parameters(), lr=who.lr, weight_decay=who.weight_decay)
+    drawn = order(who, 12, 8)
+    best, best_score = {}, -1.0
+    for step in range(12):
+        for group in optimiser.param_groups:
+            group["lr"] = who.lr * (1.0 if step < 1 else 0.5 * (1 + math.cos(math.pi * (step - 1) / 11)))
+        batch = data[drawn[step]]
+        loss = nn.functional.cross_entropy(model(batch)[:, 0], batch.y[:, 0], label_smoothing=0.1)
+        optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), who.clip)
+        optimiser.step()
+        if step % 6 == 5:
+            val = data[who.val]
+            score = float((model(val)[:, 0].argmax(-1) == val.y[:, 0]).float().mean())
+            if score > best_score:
+                best, best_score = {n: v.clone() for n, v in model.state_dict().items()}, score
+    assert trained.score == pytest.approx(best_score)
+    for name, value in best.items():
+        torch.testing.assert_close(trained.weights[name], value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("fuser", STACKABLE)
+def test_a_stacked_member_equals_the_member_alone(fuser: str, data: Batch) -> None:
+    members = [member(0), member(1, lr=3e-3), replace(member(2), train=np.arange(20, 100), val=np.arange(20))]
+    together, apart = run(blueprint(fuser), members, data, stacked=3), run(blueprint(fuser), members, data)
+    for a, b in zip(together, apart, strict=True):
+        assert [h["loss"] for h in a.history] == pytest.approx([h["loss"] for h in b.history], rel=2e-4)
+        assert a.parameters == b.parameters
+        assert a.how != b.how
+
+
+def test_losses_agree_over_fifty_steps_without_dropout(data: Batch) -> None:
+    recipe = replace(RECIPE, steps=50, interval=1, patience=99)
+    members = [member(0), member(1)]
+    together, apart = (run(blueprint(NoDropout), members, data, recipe, stacked=k) for k in (2, 1))
+    for a, b in zip(together, apart, strict=True):
+        assert [h["loss"] for h in a.history] == pytest.approx([h["loss"] for h in b.history], rel=1e-5)
+
+
+@pytest.mark.parametrize("stacked", [1, 3])
+def test_nan_in_all_test_samples_changes_no_weight(stacked: int, data: Batch) -> None:
+    test = torch.arange(100, len(data))
+    spoilt = {}
+    for m, s in data.streams.items():
+        x = s.x.clone()
+        x[test] = torch.nan
+        spoilt[m] = Stream(x, s.mask)
+    labels = data.y.clone()
+    labels[test] = -(2**40)
+    poisoned = replace(data, streams=spoilt, y=labels)
+    members = [member(s) for s in range(3)]
+    for a, b in zip(*(run(blueprint("concat"), members, d, stacked=stacked) for d in (data, poisoned)), strict=True):
+        assert a.score == b.score
+        for name, value in a.weights.items():
+            assert torch.equal(value, b.weights[name])
+
+
+def test_the_same_member_twice_is_identical_and_another_seed_is_not(data: Batch) -> None:
+    first, second, other = run(blueprint("concat"), [member(0), member(0), member(1)], data)
+    assert all(torch.equal(v, second.weights[n]) for n, v in first.weights.items())
+    assert not all(torch.equal(v, other.weights[n]) for n, v in first.weights.items())
+
+
+class Exploding(Fuser):
+    """Its loss becomes infinite where the learning rate is large enough to push the weight beyond 1."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.w = nn.Parameter(torch.zeros(spec.out))
+
+    def forward(self, streams: Streams) -> Tensor:
+        x = self.pool(streams["left"]).x.mean(-1, keepdim=True)
+        return x * 0 + torch.log(1 - self.w) * 3
+
+
+@pytest.mark.parametrize("stacked", [1, 2])
+def test_a_loss_that_becomes_nan_fails_that_member_only(stacked: int, data: Batch) -> None:
+    bad, good = run(blueprint(Exploding), [member(lr=5.0), member(lr=1e-4)], data, stacked=stacked)
+    assert "loss became nan by step" in (bad.error or "")
+    assert good.error is None
+    assert math.isfinite(good.history[-1]["loss"])
+
+
+@pytest.mark.parametrize("stacked", [1, 3])
+def test_sent_members_stop_and_the_others_are_not_disturbed(stacked: int, data: Batch) -> None:
+    members = [member(s) for s in range(3)]
+    whole = run(blueprint("gated"), members, data, stacked=stacked)
+    found, reply = [], None
+    events = engine.train(blueprint("gated"), members, data, RECIPE, stacked=stacked)
+    while True:
+        try:
+            event = events.send(reply)
+        except StopIteration:
+            break
+        reply = None
+        if isinstance(event, Trained):
+            found.append(event)
+        elif isinstance(event, Progress) and 1 in event.scores and event.done < event.total:
+            reply = {1}
+    found.sort(key=lambda t: t.member)
+    assert [len(t.history) for t in found] == [2, 1, 2]
+    for a, b in ((0, 0), (2, 2)):
+        assert [h["loss"] for h in found[a].history] == pytest.approx([h["loss"] for h in whole[b].history], rel=1e-5)
+
+
+def test_early_stopping_waits_for_its_patience(data: Batch) -> None:
+    recipe = replace(RECIPE, steps=60, interval=2, patience=3, lr=(1e-9,))
+    (trained,) = run(blueprint("concat"), [member(lr=1e-9)], data, recipe)
+    assert len(trained.history) == 4  # the first is the best, three more do not better it
+    assert trained.step == 2
+
+
+def test_every_batch_is_full_and_an_epoch_sees_each_sample_once() -> None:
+    who = Member(0, 0, np.arange(5, 25), np.arange(3), 1e-3)
+    drawn = order(who, 10, 8).flatten()[:80]
+    assert drawn.shape == (80,)
+    for epoch in drawn.reshape(4, 20):
+        assert sorted(epoch.tolist()) == list(range(5, 25))
+
+
+def test_the_loss_is_masked_and_a_batch_without_labels_is_harmless(data: Batch) -> None:
+    task = registry.load("benchmarks", "toy_xor").task
+    answers = torch.randn(4, 1, 2, requires_grad=True)
+    batch = replace(data[torch.arange(4)], y_mask=torch.tensor([[True], [False], [True], [False]]))
+    loss = criterion(task)(answers, batch)
+    expected = nn.functional.cross_entropy(answers[::2, 0], data.y[:4:2, 0])
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()))
+    nothing = criterion(task)(answers, replace(batch, y_mask=torch.zeros(4, 1, dtype=torch.bool)))
+    assert float(nothing.detach()) == 0.0
+
+
+def test_training_under_missingness_hides_the_same_modalities_from_a_sample_always(data: Batch) -> None:
+    seen = []
+
+    class Watching(NoDropout):
+        def forward(self, streams: Streams) -> Tensor:
+            if self.training:
+                seen.append({m: s.present for m, s in streams.items()})
+            return super().forward(streams)
+
+    who = Member(0, 0, np.arange(8), np.arange(80, 100), 1e-3)
+    run(blueprint(Watching), [who], data, replace(RECIPE, missing="left=0.5"))
+    drawn = order(who, 12, 8)
+    hidden: dict[int, set[bool]] = {}
+    for rows, present in zip(drawn.tolist(), seen, strict=True):
+        assert bool(present["right"].all())
+        for row, there in zip(rows, present["left"].tolist(), strict=True):
+            hidden.setdefault(row, set()).add(there)
+    assert all(len(kinds) == 1 for kinds in hidden.values())
+    assert {True, False} == set().union(*hidden.values())
+    seen.clear()
+    run(blueprint(Watching), [who], data, replace(RECIPE, modality_dropout=0.5))
+    present = torch.stack([torch.stack(list(p.values())) for p in seen])  # (steps, modalities, B)
+    assert bool(present.any(1).all())
+    assert 0.4 < float(present.float().mean()) < 0.9
+
+
+@pytest.mark.parametrize("text", ["left", "left=2", "up=0.1", "left=-0.1"])
+def test_a_wrong_rate_of_missingness_is_one_line(text: str, data: Batch) -> None:
+    with pytest.raises(UsageError, match=r"--train\.missing takes"):
+        run(blueprint("concat"), [member()], data, replace(RECIPE, missing=text))
+
+
+def test_nan_in_valid_training_inputs_is_named(data: Batch) -> None:
+    x = data.streams["right"].x.clone()
+    x[3, 0] = torch.nan
+    spoilt = replace(data, streams={**data.streams, "right": Stream(x, data.streams["right"].mask)})
+    with pytest.raises(UsageError, match="training samples of fold 0 have NaN or infinity in 'right'"):
+        run(blueprint("concat"), [member()], spoilt)
+
+
+def test_masked_mean_of_the_statistics_is_numpys(data: Batch) -> None:
+    index = torch.arange(30)
+    mean, sd = statistics(data, index)["left"]
+    real = data.streams["left"].x[index][data.streams["left"].mask[index]].numpy()
+    np.testing.assert_allclose(mean, real.mean(0), atol=1e-5)
+    np.testing.assert_allclose(sd, real.std(0), atol=1e-5)
+    assert float(masked_mean(torch.ones(2, 3), torch.zeros(2, 3, dtype=torch.bool)).sum()) == 0.0
+
+
+def test_members_that_cannot_be_stacked_are_trained_in_turn(data: Batch) -> None:
+    class Tied(NoDropout):
+        def __init__(self, spec: Spec) -> None:
+            super().__init__(spec)
+            self.again = self.head
+
+    class Branching(NoDropout):
+        def forward(self, streams: Streams) -> Tensor:
+            answers = super().forward(streams)
+            return answers if float(answers.sum()) > 0 else answers * 2
+
+    for fuser in (Tied, Branching):
+        trained = run(blueprint(fuser), [member(0), member(1)], data, stacked=2)
+        assert [t.how for t in trained] == ["alone", "alone"]

@@ -1,0 +1,600 @@
+"""Ranked tables from records: what stands where, what is tested, what is said, and that it is quick."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fusionbench import leaderboard, metrics, record, stats
+from fusionbench.errors import UsageError
+from fusionbench.leaderboard import findings
+from fusionbench.leaderboard.columns import known as columns_of
+from fusionbench.leaderboard.entries import level, ranking_damage
+from fusionbench.record import Predictions, Record, Run
+
+MODALITIES = ("acc", "gyro")
+PEOPLE, EACH, CLASSES, FOLDS = 12, 8, 3, 2
+DAMAGE = ("missing:acc", "missing:gyro", *(f"noise:{t}:{s}" for t in ("acc", "all") for s in range(1, 4)))
+
+
+def write(
+    results: Path,
+    fuser: str,
+    quality: float = 2.0,
+    *,
+    kind: str = "classify",
+    seeds: Iterable[int] = (0, 1),
+    folds: Iterable[int] = range(FOLDS),
+    stream: str | None = None,
+    conditions: Iterable[str] = DAMAGE,
+    answers: bool = True,
+    fuser_settings: Mapping[str, Any] | None = None,
+    benchmark: str = "watch",
+    **how: Any,
+) -> list[Record]:
+    """One row: answers of this quality (damage takes a share of it), by the noise of `stream` (its name by default)."""
+    names = ("accuracy", "macro_f1") if kind == "classify" else ("ccc", "mae")
+    data = np.random.default_rng(5)
+    people = np.repeat([f"p{g:02d}" for g in range(PEOPLE)], EACH)
+    ids = np.array([f"{p}-{i % EACH}" for i, p in enumerate(people)])
+    y = data.integers(0, CLASSES, (len(ids), 1)) if kind == "classify" else data.standard_normal((len(ids), 2, 2))
+    signal = np.eye(CLASSES)[y] if kind == "classify" else y
+    mask = np.ones(y.shape[:2], bool)
+    fold_of = np.repeat(np.arange(PEOPLE) % FOLDS, EACH)
+    settings = {"benchmark": {}, "train": {"lr": [1e-3]}, "fuser": {"width": 8, **(fuser_settings or {})}}
+    made = []
+    for fold in folds:
+        for seed in seeds:
+            rng = np.random.default_rng([fold, seed, *map(ord, stream or fuser + str(fuser_settings))])
+            run = Run(benchmark, fuser, dict.fromkeys(MODALITIES, "linear"), fold, seed, settings)
+            mine, noise = fold_of == fold, rng.standard_normal(signal.shape)
+            shares = {"clean": 1.0, **{c: 0.5 if c.startswith("missing") else 1 - 0.2 * level(c) for c in conditions}}
+            kept = {c: (quality * s * signal + noise)[mine].astype(np.float32) for c, s in shares.items()}
+            scores = {c: metrics.evaluate(names, a, y[mine], mask[mine]) for c, a in kept.items()}
+            constant = np.broadcast_to(np.eye(signal.shape[-1])[0], signal[mine].shape)
+            scores["chance"] = metrics.evaluate(names, constant, y[mine], mask[mine])
+            fields: dict[str, Any] = {
+                "code": {"benchmark": "b1", "fuser": f"{fuser}-1", **{f"backbone.{m}": "l1" for m in MODALITIES}},
+                "data": "d1", "protocol": 1, "metrics": list(names), "scores": scores,
+                "chosen": {"lr": 1e-3, "step": 10.0, "validation": scores["clean"][names[0]]},
+                "seconds": {"train": 3.0 + fold, "evaluate": 0.5}, "parameters": {"allocated": 2000, "trained": 1500},
+                "changes": [f"fuser.{k}={v}" for k, v in (fuser_settings or {}).items()],
+                "complete": {"folds": FOLDS, "seeds": 2}, "device": "box", "created": "2026-01-01T00:00:00+00:00",
+            }  # fmt: skip
+            made.append(Record(run, "done", **{**fields, **how}))
+            record.save(results, made[-1], Predictions(ids[mine], people[mine], y[mine], mask[mine], kept), None)
+            if not answers:
+                record.path_of(results, run).with_suffix(".npz").unlink()
+    return made
+
+
+def boards(results: Path, **how: Any) -> list[leaderboard.Board]:
+    return leaderboard.build(record.load(results), results, **how)
+
+
+def only(results: Path, **how: Any) -> leaderboard.Board:
+    (board,) = boards(results, **how)
+    return board
+
+
+def labels(board: leaderboard.Board, sort: str | None = None) -> list[str]:
+    """The fusers of the table from top to bottom, the line of a constant answer included."""
+    lines = leaderboard.render(board, "markdown", sort, ["fuser"]).splitlines()[4:]
+    return [line.strip("| ").replace("\\", "") for line in lines if line.startswith("|")]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The references and three fusers, one of which is much better and one a copy of concat."""
+    results, seeds = tmp_path_factory.mktemp("study"), range(3)
+    write(results, "concat", 1.5, seeds=seeds)
+    write(results, "copy", 1.5, stream="concat" + "None", seeds=seeds)
+    write(results, "jmt", 4.0, marks=["reconstruction"], seeds=seeds)
+    write(results, "late_average", 1.4, seeds=seeds)
+    for m, quality in zip(MODALITIES, (1.0, 0.5), strict=True):
+        write(results, "unimodal", quality, fuser_settings={"modality": m}, seeds=seeds)
+    return results
+
+
+def test_scores_are_pooled_over_folds_and_averaged_over_seeds(study: Path) -> None:
+    row = only(study).row("jmt")
+    parts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {0: [], 1: [], 2: []}
+    damaged: dict[str, list[float]] = {}
+    for r in record.load(study, fuser="jmt"):
+        kept = record.predictions(study, r.run)
+        assert kept is not None
+        parts[r.run.seed].append((kept.answers["clean"][:, 0], kept.y[:, 0]))
+        for c in DAMAGE:
+            damaged.setdefault(c.rpartition(":")[0] if c.count(":") > 1 else c, []).append(r.scores[c]["accuracy"] or 0)
+    by_seed = [metrics.accuracy(*(np.concatenate(side) for side in zip(*p, strict=True))) for p in parts.values()]
+    assert row.values["score"] == pytest.approx(np.mean(by_seed))
+    # Folds are of equal size here, so that the mean of their accuracies is the pooled one.
+    assert row.values["damaged"] == pytest.approx(np.mean([np.mean(v) for v in damaged.values()]))
+    assert row.values["noise:acc"] == pytest.approx(np.mean(damaged["noise:acc"]))
+    assert row.values["low"] < row.values["score"] < row.values["high"]
+    assert row.values["drop"] == pytest.approx(row.values["score"] - row.values["damaged"])
+
+
+def test_the_damaged_score_has_the_interval_and_the_test_of_a_mean_of_tables(study: Path) -> None:
+    """A mean of accuracies over conditions is the accuracy over all conditions' answers, each worth its share."""
+    row = only(study).row("jmt")
+
+    def cells(condition: str) -> list[stats.Cell]:
+        found = []
+        for r in row.entry.used:
+            kept = record.predictions(study, r.run)
+            assert kept is not None
+            arrays = kept.groups, kept.answers[condition], kept.y, kept.y_mask
+            found.append(stats.Cell(r.run.seed, r.run.fold, *arrays))
+        return found
+
+    levels = [[stats.tabulate(cells(f"noise:acc:{s}"), "accuracy") for s in range(1, 4)]]
+    merged = [
+        replace(a, groups=np.tile(a.groups, 3), pred=np.concatenate([a.pred, b.pred, c.pred]),
+                y=np.tile(a.y, (3, 1)), y_mask=np.tile(a.y_mask, (3, 1)))
+        for a, b, c in zip(*(cells(f"noise:acc:{s}") for s in range(1, 4)), strict=True)
+    ]  # fmt: skip
+    mine, theirs = findings.mean_table(levels), stats.tabulate(merged, "accuracy")
+    np.testing.assert_allclose(mine.scores, theirs.scores)
+    np.testing.assert_allclose(mine.pseudo, theirs.pseudo)
+    np.testing.assert_allclose(mine.by_fold, theirs.by_fold)
+    assert stats.interval(mine, "accuracy")[:3] == pytest.approx(stats.interval(theirs, "accuracy")[:3])
+
+
+def test_the_damaged_score_ranks_and_ties_where_no_test_separates(study: Path) -> None:
+    board = only(study)
+    assert board.measure == "damaged"
+    assert labels(board)[0] == "jmt†"
+    assert board.row("jmt").ranks == {"score": 1, "damaged": 1}
+    assert board.row("concat").ranks == board.row("copy").ranks == {"score": 2, "damaged": 2}
+    assert board.row("unimodal (gyro)").ranks["damaged"] > 1
+    assert sorted(labels(board, "seconds")) == sorted(labels(board))
+    assert "Rank by the clean score" in leaderboard.render(board, sort="score")
+    assert "Holm-corrected over its 5 comparisons" in leaderboard.render(board)
+
+
+def test_the_difference_from_the_reference_stands_with_both_its_tests(study: Path) -> None:
+    board = only(study)
+    found = board.comparisons["damaged"]["jmt"]
+    values = board.row("jmt").values
+    assert values["gain"] == pytest.approx(values["damaged"] - board.row("concat").values["damaged"])
+    assert (values["p"], values["p_folds"]) == (found.adjusted, found.p_folds)
+    assert "gain" not in board.row("concat").values
+    assert "typically a difference of" in leaderboard.render(board)
+    assert "over concat" in leaderboard.render(board, columns=["gain", "p", "p_folds"])
+
+
+def test_ranks_follow_from_the_family_of_each_row(study: Path) -> None:
+    board = only(study)
+    numbers = {n: row for n, row in enumerate(board.rows) if row.ranked}
+    for n, row in numbers.items():
+        others = {i: board.findings.pairs["damaged"] for i in numbers if i != n}
+        ps = {i: pairs[min(i, n), max(i, n)] for i, pairs in others.items()}
+        adjusted = dict(zip(ps, stats.holm([c.p for c in ps.values()]), strict=True))
+        beaten = [i for i in ps if (adjusted[i] or 0) < 0.05 and numbers[i].values["damaged"] > row.values["damaged"]]
+        assert row.ranks["damaged"] == 1 + len(beaten)
+
+
+def test_two_copies_of_one_fuser_are_not_called_different(study: Path) -> None:
+    lines = leaderboard.verdicts(only(study))
+    same = [line for line in lines if "copy" in line]
+    assert same == ["Clean: copy and concat score the same over 12 people.",
+                    "Damaged: copy and concat score the same over 12 people."]  # fmt: skip
+
+
+def test_verdicts_say_better_only_where_the_corrected_test_does(study: Path) -> None:
+    board = only(study)
+    lines = leaderboard.verdicts(board)
+    for label, found in board.comparisons["damaged"].items():
+        line = next(line for line in lines if line.startswith("Damaged: ") and label in line)
+        assert ("is better" in line) == (found.better() is not None)
+        assert found.family == 5
+    assert any("jmt > concat" in line and line.endswith("jmt is better.") for line in lines)
+
+
+def test_whether_fusion_helps_is_said_from_the_modalities_alone(study: Path, tmp_path: Path) -> None:
+    lines = leaderboard.helps(only(study))
+    assert any("jmt" in line and "acc alone" in line and "it helps" in line for line in lines)
+    write(tmp_path, "concat", 1.0)
+    write(tmp_path, "unimodal", 1.0, fuser_settings={"modality": "acc"}, stream="concat" + "None")
+    (line, rest) = leaderboard.helps(only(tmp_path))
+    assert "not shown" in line
+    assert "no complete row of gyro alone" in rest
+    shutil.rmtree(tmp_path / "watch" / "unimodal")
+    assert "not known" in leaderboard.helps(only(tmp_path))[0]
+
+
+def test_the_best_modality_is_chosen_on_validation(tmp_path: Path) -> None:
+    write(tmp_path, "concat")
+    write(tmp_path, "unimodal", 3.0, fuser_settings={"modality": "acc"}, chosen={"validation": 0.4})
+    write(tmp_path, "unimodal", 1.0, fuser_settings={"modality": "gyro"}, chosen={"validation": 0.6})
+    assert "gyro alone" in leaderboard.helps(only(tmp_path))[0]
+
+
+def test_rows_that_lack_something_stand_last_and_are_not_ranked(tmp_path: Path) -> None:
+    write(tmp_path, "concat")
+    write(tmp_path, "few", 9.0, seeds=[0])
+    write(tmp_path, "half", 9.0, folds=[0])
+    write(tmp_path, "hasty", 9.0, marks=["quick"], seeds=[0], folds=[0])
+    write(tmp_path, "broken", 9.0, seeds=[0, 1, 2])
+    broken = [r for r in record.load(tmp_path, fuser="broken") if r.run.seed == 2]
+    for r in broken:
+        record.path_of(tmp_path, r.run).with_suffix(".npz").unlink()
+        record.save(tmp_path, replace(r, status="failed", error="loss is NaN", scores={}), None, None)
+    board = only(tmp_path)
+    assert labels(board) == [
+        "broken (2 failed)", "concat", "chance (constant answer)", "few (incomplete: 1 of 2 seeds)",
+        "half (incomplete: 1 of 2 folds)", "hasty (quick)",
+    ]  # fmt: skip
+    assert [row.label for row in board.rows if row.ranks] == ["broken", "concat"]
+    text = leaderboard.render(board)
+    assert "not ranked" in text
+    assert board.row("broken").values["failed"] == 2
+    assert all("few" not in line for line in leaderboard.verdicts(board))
+
+
+def test_a_row_of_failures_alone_is_shown_without_a_score(tmp_path: Path) -> None:
+    write(tmp_path, "concat")
+    for r in write(tmp_path, "wild", answers=False):
+        record.save(tmp_path, replace(r, status="failed", error="loss is NaN", scores={}), None, None)
+    assert labels(only(tmp_path))[-1] == "wild (failed)"
+
+
+def test_older_code_is_marked_and_not_ranked(tmp_path: Path) -> None:
+    code = {"benchmark": "b1", "backbone.acc": "l1", "backbone.gyro": "l1"}
+    write(tmp_path, "concat")
+    old = write(tmp_path, "jmt", code={**code, "fuser": "old"}, fuser_settings={"width": 8})
+    changed = {"width": 9}
+    write(tmp_path, "jmt", code={**code, "fuser": "new"}, fuser_settings=changed, created="2026-02-01T00:00:00+00:00")
+    board = only(tmp_path)
+    assert labels(board)[-1] == "jmt (width=8) (older code)"
+    assert {row.label for row in board.rows if row.ranked} == {"concat", "jmt (width=9)"}
+    # A backbone that was edited makes every row older that was trained with what it was before.
+    newer = {**code, "fuser": "new", "backbone.acc": "l2", "backbone.gyro": "l2"}
+    write(tmp_path, "jmt", code=newer, fuser_settings={"width": 10}, created="2026-03-01T00:00:00+00:00")
+    assert [row.label for row in only(tmp_path).rows if row.ranked] == ["jmt (width=10)"]
+    assert len(old) == 4
+
+
+def test_labels_are_short_and_unique(tmp_path: Path) -> None:
+    write(tmp_path, "jmt")
+    write(tmp_path, "jmt", fuser_settings={"width": 9})
+    write(tmp_path, "jmt", fuser_settings={"depth": 2}, changes=["fuser.depth=2", "backbone.acc=gru", "benchmark.n=3"])
+    write(tmp_path, "unimodal", fuser_settings={"modality": "acc"})
+    found = {row.label for row in only(tmp_path).rows}
+    assert found == {"jmt", "jmt (width=9)", "jmt (depth=2, acc=gru)", "unimodal (acc)"}
+
+
+def test_the_same_words_with_other_settings_are_told_apart(tmp_path: Path) -> None:
+    """A default has changed: the older row is not what the command would make today."""
+    write(tmp_path, "jmt", fuser_settings={"depth": 1}, changes=[])
+    write(tmp_path, "jmt", fuser_settings={"depth": 2}, changes=[], created="2026-02-01T00:00:00+00:00")
+    board = only(tmp_path)
+    assert sorted((row.name, row.ranked) for row in board.rows) == [("jmt", True), ("jmt (older defaults)", False)]
+    assert board.row("jmt").entry.first.run.hparams["fuser"]["depth"] == 2
+
+
+def test_labels_that_would_be_the_same_are_spelled_out(tmp_path: Path) -> None:
+    for part in ("fuser", "train"):
+        write(tmp_path, "jmt", fuser_settings={part: 1}, changes=[f"{part}.size=2"])
+    assert {row.label for row in only(tmp_path).rows} == {"jmt (fuser.size=2)", "jmt (train.size=2)"}
+
+
+def test_a_results_folder_that_cannot_be_written_is_read_all_the_same(tmp_path: Path) -> None:
+    write(tmp_path, "concat")
+    (tmp_path / ".cache").write_text("not a folder")
+    assert "concat" in leaderboard.render(only(tmp_path))
+
+
+def test_answers_that_contradict_the_records_bear_no_test(tmp_path: Path) -> None:
+    made = write(tmp_path, "concat")
+    kept = record.predictions(tmp_path, made[0].run)
+    assert kept is not None
+    record.save(tmp_path, made[0], replace(kept, y_mask=np.zeros_like(kept.y_mask)), None)
+    assert "No usable stored answers of concat" in leaderboard.render(only(tmp_path))
+
+
+def test_a_tuned_row_is_one_row_though_its_settings_vary_by_fold(tmp_path: Path) -> None:
+    write(tmp_path, "jmt")
+    for r in write(tmp_path, "jmt", fuser_settings={"width": 9}):
+        for end in (".json", ".npz"):
+            record.path_of(tmp_path, r.run).with_suffix(end).unlink()
+        run = replace(r.run, tuned="30 trials, 8f2e", hparams={**r.run.hparams, "fuser": {"width": 9 + r.run.fold}})
+        record.save(tmp_path, replace(r, run=run, changes=["tuned=30 trials, 8f2e"]), None, None)
+    assert {(row.label, row.ranked) for row in only(tmp_path).rows} == {("jmt", True), ("jmt (tuned)", True)}
+
+
+def test_what_must_not_be_mixed_has_tables_of_its_own(tmp_path: Path) -> None:
+    write(tmp_path, "concat")
+    write(tmp_path, "jmt", protocol=2, created="2026-02-01T00:00:00+00:00")
+    write(tmp_path, "film", data="d2", created="2025-02-01T00:00:00+00:00")
+    write(tmp_path, "concat", benchmark="affect_sim", kind="regress")
+    found = boards(tmp_path)
+    assert [(b.benchmark, b.protocol, b.data) for b in found] == [
+        ("affect_sim", 1, "d1"), ("watch", 2, "d1"), ("watch", 1, "d1"), ("watch", 1, "d2"),
+    ]  # fmt: skip
+    assert found[0].notes == []
+    (note,) = found[1].notes
+    assert note.startswith("watch has 3 tables, which differ in protocol and data; this one is the newest.")
+    assert "never averaged or compared" in note
+    assert all("never averaged" in leaderboard.render(b) for b in found[1:])
+    assert [len(b.rows) for b in found] == [1, 1, 1, 1]
+
+
+def test_settings_of_the_benchmark_make_another_table(tmp_path: Path) -> None:
+    write(tmp_path, "concat")
+    for r in write(tmp_path, "jmt"):
+        shutil.rmtree(tmp_path / "watch" / "jmt", ignore_errors=True)
+        run = replace(r.run, hparams={**r.run.hparams, "benchmark": {"people": 5}})
+        record.save(tmp_path, replace(r, run=run, changes=["benchmark.people=5"]), None, None)
+    assert sorted(b.title for b in boards(tmp_path)) == ["watch", "watch (people=5)"]
+
+
+def test_without_stored_answers_there_is_a_mean_and_a_footnote(tmp_path: Path) -> None:
+    write(tmp_path, "concat")
+    made = write(tmp_path, "jmt", answers=False)
+    board = only(tmp_path)
+    row = board.row("jmt")
+    assert row.values["score"] == pytest.approx(np.mean([r.scores["clean"]["accuracy"] or 0 for r in made]))
+    assert row.values.get("low") is None
+    assert row.ranks == {}
+    assert "No usable stored answers of jmt" in leaderboard.render(board)
+
+
+def test_seeds_that_are_unfinished_do_not_count(tmp_path: Path) -> None:
+    whole = write(tmp_path, "concat", seeds=[0, 1])
+    before = only(tmp_path).row("concat").values["score"]
+    write(tmp_path, "concat", quality=9.0, seeds=[2], folds=[0])
+    row = only(tmp_path).row("concat")
+    assert row.values["score"] == before
+    assert sorted(row.runs) == sorted(r.run.id for r in whole)
+
+
+def test_robustness_needs_the_same_damage_for_all(tmp_path: Path) -> None:
+    write(tmp_path, "concat")
+    write(tmp_path, "film")
+    write(tmp_path, "jmt", conditions=["noise:acc:1"])
+    write(tmp_path, "moe", conditions=[*DAMAGE, "gap:all:1", "missing:acc+gyro"])
+    board = only(tmp_path)
+    assert set(board.damage) == set(DAMAGE)
+    assert board.row("jmt").values.get("damaged") is None
+    assert "damaged" not in board.row("jmt").ranks
+    assert "without a damaged score: jmt." in leaderboard.render(board)
+    assert board.row("moe").values["damaged"] is not None
+    assert board.row("concat").values["rce"] == pytest.approx(1.0)
+
+
+def test_lattices_of_missing_modalities_do_not_rank(tmp_path: Path) -> None:
+    write(tmp_path, "concat", conditions=["missing:acc", "missing:acc+gyro"])
+    assert ranking_damage([row.entry for row in only(tmp_path).rows]) == ["missing:acc"]
+
+
+def test_regret_is_the_gap_to_what_is_reachable(tmp_path: Path) -> None:
+    best = {"clean": 0.99, "noise:acc:1": 0.9, "noise:acc:2": 0.8, "noise:all:1": 0.7}
+    made = write(tmp_path, "concat", kind="regress", best=best)
+    row = only(tmp_path).row("concat")
+    gap = {c: np.mean([best[c] - (r.scores[c]["ccc"] or 0) for r in made]) for c in best}
+    assert row.values["regret"] == pytest.approx(gap["clean"])
+    expected = np.mean([np.mean([gap["noise:acc:1"], gap["noise:acc:2"]]), gap["noise:all:1"]])
+    assert row.values["regret_damaged"] == pytest.approx(expected)
+
+
+def test_errors_rank_with_the_lowest_on_top(tmp_path: Path) -> None:
+    write(tmp_path, "concat", 0.2, kind="regress", metrics=["mae"])
+    write(tmp_path, "jmt", 1.0, kind="regress", metrics=["mae"])
+    write(tmp_path, "film", 0.2, kind="regress", metrics=["mae"], stream="jmt" + "None")
+    board = only(tmp_path)
+    values = [board.row(label).values["damaged"] for label in labels(board)[:3]]
+    assert values == sorted(values)
+    assert board.row(labels(board)[0]).ranks["damaged"] == 1
+    (line,) = [x for x in csv.DictReader(io.StringIO(leaderboard.render(board, "csv", columns=["worst"])))][:1]
+    assert not re.search(r"-\d", leaderboard.render(board, "table", columns=["worst", "score"]))
+    assert line["fuser"] == labels(board)[0]
+
+
+def test_times_of_another_machine_are_left_out(tmp_path: Path) -> None:
+    write(tmp_path, "concat")
+    write(tmp_path, "film")
+    write(tmp_path, "jmt", device="other box")
+    board = only(tmp_path)
+    assert board.row("jmt").values["seconds"] is None
+    assert board.row("concat").values["seconds"] == 3.5
+    assert "Seconds on box" in leaderboard.render(board)
+
+
+def test_measured_costs_become_columns(tmp_path: Path) -> None:
+    write(tmp_path, "concat", parameters={"allocated": 2000, "trained": 1500, "flops": 3_000_000},
+          seconds={"train": 1.0, "latency_1": 0.004})  # fmt: skip
+    text = leaderboard.render(only(tmp_path))
+    assert "flops" in text
+    assert "3M" in text
+    assert "0.004" in text
+
+
+def test_columns_without_values_are_absent(study: Path) -> None:
+    assert "regret" not in columns_of(only(study))
+    assert {"rank", "fuser", "score", "damaged", "retained", "worst", "break_even", "trained"} <= set(
+        columns_of(only(study))
+    )
+
+
+@pytest.mark.parametrize("fmt", list(leaderboard.FORMATS))
+def test_every_format_names_every_row_and_is_the_same_twice(study: Path, fmt: str) -> None:
+    text = leaderboard.render(only(study), fmt)
+    assert text == leaderboard.render(leaderboard.build(list(record.load(study))[::-1], study)[0], fmt)
+    assert text.endswith("\n")
+    for label in ("concat", "jmt", "late_average", "unimodal (gyro)"):
+        assert label in text.replace("\\", "")
+    if fmt != "csv":
+        assert "Holm" in text
+        assert re.search(r"[Pp]rotocol\W+1", text)
+
+
+def test_the_numbers_of_every_format_agree(study: Path) -> None:
+    board = only(study)
+    score = board.row("jmt").values["score"]
+    (line,) = [x for x in csv.DictReader(io.StringIO(leaderboard.render(board, "csv"))) if x["fuser"] == "jmt"]
+    assert float(line["score"]) == score
+    content = json.loads(leaderboard.render(board, "json"))
+    assert next(row for row in content["rows"] if row["fuser"] == "jmt")["score"] == score
+    for fmt in ("table", "markdown", "latex", "html"):
+        assert f"{100 * score:.1f}" in leaderboard.render(board, fmt)
+
+
+def test_markdown_is_a_table_of_equal_cells(study: Path) -> None:
+    lines = [x for x in leaderboard.render(only(study), "markdown").splitlines() if x.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
+    assert set(lines[1]) <= set("|:- ")
+
+
+def test_html_closes_what_it_opens_and_escapes(tmp_path: Path) -> None:
+    write(tmp_path, "concat", fuser_settings={"mode": "<b>&"})
+    text = leaderboard.render(only(tmp_path), "html")
+    opened: list[str] = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: Any) -> None:
+            opened.append(tag)
+
+        def handle_endtag(self, tag: str) -> None:
+            assert opened.pop() == tag
+
+    Reader().feed(text)
+    assert not opened
+    assert "<b>" not in text
+
+
+def test_latex_escapes_what_is_special(tmp_path: Path) -> None:
+    write(tmp_path, "concat", fuser_settings={"mode": "50%_$#{~^}\\&"}, marks=["transductive"])
+    text = leaderboard.render(only(tmp_path), "latex")
+    body = text[text.index(r"\midrule") : text.index(r"\bottomrule")]
+    assert r"50\%\_\$\#\{\textasciitilde{}\textasciicircum{}\}\textbackslash{}\&" in body
+    assert r"\textsuperscript{\ddag}" in body
+    rows = [line for line in body.splitlines() if line.endswith(r"\\")]
+    assert len({len(re.findall(r"(?<!\\)&", row)) for row in rows}) == 1
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_latex_compiles(study: Path, tmp_path: Path) -> None:
+    table = leaderboard.render(only(study), "latex", columns=["all"])
+    preamble = "\\documentclass{article}\\usepackage{booktabs,graphicx}\\begin{document}\n"
+    (tmp_path / "t.tex").write_text(f"{preamble}{table}\\end{{document}}\n")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_several_boards_are_one_text(tmp_path: Path) -> None:
+    write(tmp_path, "concat")
+    write(tmp_path, "concat", benchmark="affect_sim", kind="regress")
+    found = boards(tmp_path)
+    assert [b["benchmark"] for b in json.loads(leaderboard.render_all(found, "json"))] == ["affect_sim", "watch"]
+    lines = list(csv.DictReader(io.StringIO(leaderboard.render_all(found, "csv"))))
+    assert [line["metric"] for line in lines] == ["ccc", "accuracy"]
+    assert leaderboard.render_all(found) == "\n".join(map(leaderboard.render, found))
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"fmt": "latx"}, "did you mean latex"),
+        ({"sort": "damagd"}, "did you mean damaged"),
+        ({"sort": "lr"}, "no column to sort watch by"),
+        ({"columns": ["scor"]}, "did you mean score"),
+    ],
+)
+def test_an_unknown_word_is_answered_with_the_nearest(study: Path, how: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        leaderboard.render(only(study), **how)
+
+
+def test_no_records_is_answered_with_the_command_that_makes_some(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="fusionbench run --fuser concat"):
+        boards(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [{"scores": None}, {"metrics": []}, {"marks": "quick"}, {"run": 3}])
+def test_a_record_of_the_wrong_shape_is_set_aside_and_the_others_stand(
+    tmp_path: Path, wrong: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = write(tmp_path, "concat") + write(tmp_path, "jmt")
+    path = record.path_of(tmp_path, made[-1].run)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **wrong}))
+    board = only(tmp_path)
+    assert [row.name for row in board.rows if not row.ranked] == ["jmt (incomplete: 1 of 2 seeds)"]
+    assert "is damaged" in capsys.readouterr().err
+    assert path.with_name(path.name + ".damaged").is_file()
+
+
+def test_an_unknown_reference_leaves_the_table_and_says_so(study: Path) -> None:
+    board = only(study, reference="nothing")
+    assert board.reference is None
+    assert any("nothing is compared" in line for line in leaderboard.verdicts(board))
+    assert only(study, reference="jmt").reference == "jmt"
+
+
+def test_statistics_are_computed_once_and_again_when_an_answer_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = write(tmp_path, "concat") + write(tmp_path, "jmt", 1.0)
+    first = leaderboard.render(only(tmp_path), "json")
+    calls: list[int] = []
+    compute = findings._compute
+    monkeypatch.setattr(findings, "_compute", lambda *a: calls.append(1) or compute(*a))
+    assert leaderboard.render(only(tmp_path), "json") == first
+    assert not calls
+    path = record.path_of(tmp_path, made[-1].run)
+    kept = record.predictions(tmp_path, made[-1].run)
+    assert kept is not None
+    record.save(tmp_path, made[-1], replace(kept, answers={c: -a for c, a in kept.answers.items()}), None)
+    assert leaderboard.render(only(tmp_path), "json") != first
+    assert calls == [1]
+    assert path.is_file()
+    for cached in (tmp_path / ".cache").iterdir():
+        cached.write_text("{")
+    assert leaderboard.render(only(tmp_path)) == leaderboard.render(only(tmp_path))
+    assert calls == [1, 1]
+
+
+def test_beyond_many_rows_only_the_reference_is_compared(study: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    shutil.copytree(study, tmp_path / "r", ignore=shutil.ignore_patterns(".cache"))
+    monkeypatch.setattr(findings, "MOST", 3)
+    board = only(tmp_path / "r")
+    assert all(row.ranks == {} for row in board.rows)
+    assert set(board.comparisons["damaged"]) == {row.label for row in board.rows} - {"concat"}
+
+
+def test_hundreds_of_records_are_read_in_half_a_second_without_heavy_libraries(tmp_path: Path) -> None:
+    for number in range(40):
+        write(tmp_path, f"fuser{number}", 1 + number / 40, conditions=["noise:acc:1"], seeds=[0, 1])
+        # Two folds, two seeds: 160 records; histories as training leaves them.
+    write(tmp_path, "concat", history={"0.001": [{"step": 1.0, "loss": 1.0, "score": 0.5}] * 30})
+    script = f"""
+import sys, time
+from pathlib import Path
+import numpy
+began = time.process_time()
+from fusionbench import leaderboard, record
+results = Path({str(tmp_path)!r})
+print(len(leaderboard.render_all(leaderboard.build(record.load(results), results))))
+heavy = [m for m in ("torch", "scipy", "pandas", "matplotlib", "jinja2") if m in sys.modules]
+print(time.process_time() - began, *heavy)
+"""
+    for _ in range(2):  # the first call fills the cache
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    seconds, *heavy = done.stdout.split()[1:]
+    assert not heavy
+    assert float(seconds) < 0.5

@@ -1,0 +1,342 @@
+"""Published records: small, the same bytes again, read as if they were the originals; differences and commands."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fusionbench import leaderboard, metrics, packing, publish, record
+from fusionbench.cli.flags import numbers
+from fusionbench.errors import UsageError
+from fusionbench.leaderboard.entries import piles
+from fusionbench.record import Predictions, Record, Run
+
+NAMES = {"classify": ("accuracy", "nll"), "regress": ("ccc", "mae")}
+CONDITIONS = ("clean", "missing:face", *(f"noise:all:{s}" for s in range(1, 6)))
+
+
+def answers(kind: str, fold: int, seed: int, quality: float = 2.0, people: int = 8, each: int = 12) -> Predictions:
+    """Test answers of one fold of two, damaged by severity; some steps have no label."""
+    data = np.random.default_rng(fold)
+    groups = np.repeat([f"p{2 * g + fold:02d}" for g in range(people // 2)], each)
+    ids = np.array([f"{g}-{i:03d}" for i, g in enumerate(groups)])
+    mask = data.random((len(ids), 3)) > 0.2
+    y = data.integers(0, 5, mask.shape) if kind == "classify" else data.standard_normal((*mask.shape, 2))
+    signal = np.eye(5)[y] if kind == "classify" else y
+    noise = np.random.default_rng([fold, seed]).standard_normal(signal.shape)
+    kept = {c: quality * signal * (1 - 0.1 * n) + noise for n, c in enumerate(CONDITIONS)}
+    return Predictions(ids, groups, y, mask, {c: a.astype(np.float32) for c, a in kept.items()})
+
+
+def write(
+    results: Path, fuser: str, kind: str = "classify", seeds: Iterable[int] = (0, 1), quality: float = 2.0, **how: Any
+) -> list[Record]:
+    made = []
+    for fold in (0, 1):
+        for seed in seeds:
+            given = {"benchmark": {}, "train": {"lr": [1e-3], "steps": 9}, "fuser": {"width": 8, "name": "a b"}}
+            run = Run("toy", fuser, {"face": "linear", "acc": "linear"}, fold, seed, given)
+            kept = answers(kind, fold, seed, quality)
+            scores = {c: metrics.evaluate(NAMES[kind], a, kept.y, kept.y_mask) for c, a in kept.answers.items()}
+            fields: dict[str, Any] = {
+                "code": {"benchmark": "b", "fuser": fuser, "backbone.face": "l", "backbone.acc": "l"}, "data": "d",
+                "protocol": 1, "metrics": list(NAMES[kind]), "scores": scores, "complete": {"folds": 2, "seeds": 2},
+                "history": {"0.001": [{"step": 1.0, "loss": 2.0, "score": 0.1}] * 50}, "versions": {"numpy": "2"},
+                "created": "2026-01-01T00:00:00+00:00", "chosen": {"lr": 1e-3},
+            }  # fmt: skip
+            made.append(Record(run, "done", **{**fields, **how}))
+            record.save(results, made[-1], kept, None)
+    return made
+
+
+def bytes_of(results: Path) -> dict[str, bytes]:
+    names = {record.PUBLISHED, record.ANSWERS}
+    return {str(p.relative_to(results)): p.read_bytes() for p in sorted(results.rglob("*")) if p.name in names}
+
+
+def clone(results: Path, to: Path) -> Path:
+    """What a fresh clone of the repository has."""
+    for name, content in bytes_of(results).items():
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        (to / name).write_bytes(content)
+    return to
+
+
+@pytest.mark.parametrize("kind", ["classify", "regress"])
+def test_a_clone_makes_the_same_table(tmp_path: Path, kind: str) -> None:
+    results = tmp_path / "a"
+    write(results, "concat", kind)
+    write(results, "jmt", kind, quality=3.0)
+    paths = publish.publish(results, "toy")
+    assert [str(p.relative_to(results)) for p in paths] == [
+        f"toy/{f}/{name}" for f in ("concat", "jmt") for name in (record.PUBLISHED, record.ANSWERS)
+    ]
+    copy = clone(results, tmp_path / "b")
+    (mine,), (theirs,) = (leaderboard.build(record.load(r), r) for r in (results, copy))
+    for row in mine.rows:
+        other = theirs.row(row.label)
+        assert row.ranks == other.ranks
+        for name in ("score", "low", "high", "damaged", "damaged_low", "damaged_high", "noise:all"):
+            assert row.values[name] == pytest.approx(other.values[name], abs=2e-4), name
+        assert row.runs == other.runs
+
+
+def test_published_runs_are_found_and_read_one_by_one(tmp_path: Path) -> None:
+    made = write(tmp_path / "a", "concat")
+    publish.publish(tmp_path / "a", "toy")
+    results = clone(tmp_path / "a", tmp_path / "b")
+    for old in made:
+        new = record.find(results, old.run)
+        assert new is not None
+        assert new.same_identity(old)
+        assert (dict(new.scores), new.history) == (dict(old.scores), {})
+        assert list(new.run.backbones) == ["face", "acc"], "the order of modalities says which is the first"
+        kept, whole = record.predictions(results, old.run), record.predictions(tmp_path / "a", old.run)
+        assert kept is not None
+        assert whole is not None
+        for part in ("ids", "groups", "y", "y_mask"):
+            np.testing.assert_array_equal(getattr(kept, part), getattr(whole, part))
+        assert list(kept.answers) == list(whole.answers)
+    assert record.find(results, replace(made[0].run, seed=77)) is None
+    assert record.predictions(results, replace(made[0].run, seed=77)) is None
+
+
+def test_a_file_of_its_own_comes_before_what_is_published(tmp_path: Path) -> None:
+    made = write(tmp_path, "concat")
+    publish.publish(tmp_path, "toy")
+    changed = replace(made[0], device="mine")
+    record.save(tmp_path, changed, None, None)
+    found = {r.run.id: r.device for r in record.load(tmp_path)}
+    assert len(found) == 4
+    assert found[made[0].run.id] == "mine"
+    assert getattr(record.find(tmp_path, made[0].run), "device", None) == "mine"
+    own = record.path_of(tmp_path, made[0].run)
+    own.with_suffix(".npz").unlink()
+    assert record.predictions(tmp_path, made[0].run) is None, "published answers may be of other code than this record"
+    own.unlink()
+    assert record.predictions(tmp_path, made[0].run) is not None
+
+
+def test_the_same_records_give_the_same_bytes_even_from_what_is_published(tmp_path: Path) -> None:
+    for kind in ("classify", "regress"):
+        results = tmp_path / kind
+        write(results, "concat", kind)
+        publish.publish(results, "toy")
+        before = bytes_of(results)
+        publish.publish(results, "toy")
+        assert bytes_of(results) == before
+        copy = clone(results, tmp_path / f"{kind}-copy")
+        publish.publish(copy, "toy")
+        assert bytes_of(copy) == before
+
+
+def test_new_seeds_join_what_is_published(tmp_path: Path) -> None:
+    write(tmp_path / "a", "concat")
+    publish.publish(tmp_path / "a", "toy")
+    results = clone(tmp_path / "a", tmp_path / "b")
+    write(results, "concat", seeds=[2])
+    publish.publish(results, "toy")
+    copy = clone(results, tmp_path / "c")
+    assert sorted({r.run.seed for r in record.load(copy)}) == [0, 1, 2]
+    assert all(record.predictions(copy, r.run) is not None for r in record.load(copy))
+
+
+def test_only_finished_rows_of_the_newest_code_are_published(tmp_path: Path) -> None:
+    write(tmp_path, "concat")
+    write(tmp_path, "short", seeds=[0])
+    write(tmp_path, "hasty", marks=["quick"])
+    for r in write(tmp_path, "old"):
+        record.path_of(tmp_path, r.run).unlink()
+        run = replace(r.run, hparams={**r.run.hparams, "fuser": {"width": 9}})
+        kept = record.predictions(tmp_path, r.run)
+        record.save(tmp_path, replace(r, run=run, code={**r.code, "fuser": "before"}), kept, None)
+    write(tmp_path, "old", created="2026-05-01T00:00:00+00:00")
+    publish.publish(tmp_path, "toy")
+    found = list(record.load(clone(tmp_path, tmp_path / "copy")))
+    assert {r.run.fuser for r in found} == {"concat", "old"}
+    assert {r.code["fuser"] for r in found} == {"concat", "old"}
+
+
+def test_publishing_is_small(tmp_path: Path) -> None:
+    for kind, share in (("classify", 0.25), ("regress", 0.55)):
+        results = tmp_path / kind
+        write(results, "concat", kind)
+        size = sum(p.stat().st_size for p in results.rglob("*.npz"))
+        publish.publish(results, "toy")
+        published = (results / "toy/concat" / record.ANSWERS).stat().st_size
+        assert published < share * size, f"{kind}: {published} of {size} bytes"
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    kind=st.sampled_from(["classify", "regress"]),
+    metric=st.sampled_from([["accuracy", "nll"], ["nll"], ["macro_f1", "ece"], ["brier"]]),
+    seed=st.integers(0, 1000),
+    scale=st.sampled_from([1e-3, 1.0, 50.0, 1e6]),
+)
+def test_packing_moves_no_metric(kind: str, metric: list[str], seed: int, scale: float) -> None:
+    kept = answers(kind, 0, seed)
+    kept = replace(kept, answers={c: a * np.float32(scale) for c, a in kept.answers.items()})
+    names = metric if kind == "classify" else ["ccc", "pearson"]
+    found = packing.unpack(packing.pack({"a": kept, "b": kept}, names), "b")
+    assert found is not None
+    for condition, new in found[4].items():
+        checked = names if condition == "clean" else names[:1]
+        old = metrics.evaluate(checked, kept.answers[condition], kept.y, kept.y_mask)
+        back = metrics.evaluate(checked, new, found[2], found[3])
+        assert back == pytest.approx(old, abs=packing.TOLERANCE, rel=0)
+
+
+def test_near_ties_keep_their_class() -> None:
+    """In half precision the two highest outputs are equal; the class must not change."""
+    y = np.zeros((64, 1), int)
+    pred = np.full((64, 1, 3), 1.0, np.float32)
+    pred[..., 2] += np.linspace(1e-5, 3e-4, 64, dtype=np.float32)[:, None]
+    names = np.array([f"{i}" for i in range(64)])
+    arrays = packing.pack({"a": Predictions(names, names, y, y == 0, {"clean": pred})}, ["accuracy"])
+    assert arrays["a/clean"].dtype == np.float16
+    assert (arrays["a/clean"].argmax(-1) == 2).all()
+
+
+def test_the_readme_is_computed_from_what_is_published_alone(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nothing is published"):
+        publish.readme(tmp_path)
+    write(tmp_path / "a", "concat")
+    write(tmp_path / "a", "jmt", quality=4.0, changes=["fuser.width=8"])
+    publish.publish(tmp_path / "a", "toy")
+    text = publish.readme(tmp_path / "a")
+    assert "## toy" in text
+    assert "fusionbench run --benchmark toy --fuser jmt --fuser.width 8\n" in text
+    write(tmp_path / "a", "unpublished")
+    assert publish.readme(tmp_path / "a") == text
+    assert publish.readme(clone(tmp_path / "a", tmp_path / "b")) == text
+
+
+def test_what_cannot_be_published_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no benchmark with records"):
+        publish.publish(tmp_path, "toy")
+    made = write(tmp_path, "concat", seeds=[0])
+    with pytest.raises(UsageError, match="no row of toy is finished"):
+        publish.publish(tmp_path, "toy")
+    with pytest.raises(UsageError, match="did you mean toy"):
+        publish.publish(tmp_path, "toyy")
+    write(tmp_path, "concat", seeds=[1])
+    record.path_of(tmp_path, made[0].run).with_suffix(".npz").unlink()
+    with pytest.raises(UsageError, match=f"run {made[0].run.id}.*has no stored answers"):
+        publish.publish(tmp_path, "toy")
+    assert not bytes_of(tmp_path)
+
+
+def test_damaged_published_files_are_named_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = write(tmp_path / "a", "concat")
+    publish.publish(tmp_path / "a", "toy")
+    results = clone(tmp_path / "a", tmp_path / "b")
+    path = results / "toy/concat" / record.PUBLISHED
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], lines[1][:40], *lines[2:]]) + "\n")
+    assert len(list(record.load(results))) == 3
+    assert f"line 2 of {path} is damaged" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="damaged or repeated line"):
+        publish.publish(results, "toy")
+    assert len(path.read_text().splitlines()) == 4
+    (results / "toy/concat" / record.ANSWERS).write_bytes(b"PK\x03\x04 not an archive")
+    assert record.predictions(results, made[0].run) is None
+    assert "is damaged" in capsys.readouterr().err
+
+
+def test_differences_between_records_are_named(tmp_path: Path) -> None:
+    a, b, *_ = write(tmp_path, "concat")
+    assert publish.diff(a, a) == [
+        "Run, code, data, protocol and versions are the same.",
+        f"All {2 * len(CONDITIONS)} shared scores are the same to the last digit.",
+    ]
+    lines = publish.diff(a, b)
+    assert lines[0] == "seed: 0 against 1."
+    assert any(line.startswith("Clean accuracy: ") for line in lines)
+    other = replace(
+        b, run=replace(b.run, hparams={**b.run.hparams, "fuser": {"width": 16}}), versions={"numpy": "3"},
+        code={**b.code, "fuser": "edited"}, scores={"clean": dict(b.scores["clean"])},
+    )  # fmt: skip
+    lines = publish.diff(b, other)
+    assert "fuser.width: 8 against 16." in lines
+    assert "fuser.name: a b against nothing." in lines
+    assert "code of fuser: concat against edited." in lines
+    assert "version of numpy: 2 against 3." in lines
+    assert lines[-2].startswith("Only one of them has missing:face, noise:all:1")
+    assert lines[-1] == "All 2 shared scores are the same to the last digit."
+    assert publish.diff(a, replace(a, protocol=2))[-1].startswith("The scores are not comparable")
+
+
+def test_a_run_is_found_by_the_beginning_of_its_id(tmp_path: Path) -> None:
+    made = write(tmp_path, "concat")
+    assert publish.find(tmp_path, made[2].run.id[:10]).run == made[2].run
+    with pytest.raises(UsageError, match="4 records begin with ''"):
+        publish.find(tmp_path, "")
+    with pytest.raises(UsageError, match="did you mean"):
+        publish.find(tmp_path, made[0].run.id[:-1] + "z")
+
+
+def test_a_number_came_back_if_it_is_within_its_interval(tmp_path: Path) -> None:
+    old, *_ = write(tmp_path, "concat")
+    kept = record.predictions(tmp_path, old.run)
+    then = old.scores["clean"]["accuracy"]
+    assert then is not None
+
+    def again(score: float | None, **how: Any) -> tuple[bool, str]:
+        return publish.came_back(old, replace(old, scores={"clean": {"accuracy": score}}, **how), kept)
+
+    assert again(then)[0]
+    close, text = again(then - 0.005)
+    assert close
+    assert "within its interval [" in text
+    far, text = again(then - 0.5)
+    assert not far
+    assert "outside" in text
+    assert "code changed since" in again(then, code={})[1]
+    assert not again(None, status="failed")[0]
+    assert not publish.came_back(old, replace(old, scores={"clean": {"accuracy": then - 0.005}}), None)[0]
+
+
+def test_the_command_of_a_row_is_what_makes_it(tmp_path: Path) -> None:
+    def said(**how: Any) -> list[str]:
+        shutil.rmtree(tmp_path / "toy", ignore_errors=True)
+        write(tmp_path, "jmt", **how)
+        (entry,) = piles(list(record.load(tmp_path)))[0].entries
+        return shlex.split(publish.command(entry, CONDITIONS))
+
+    plain = ["fusionbench", "run", "--benchmark", "toy", "--fuser", "jmt"]
+    assert said() == plain
+    changes = ["fuser.width=8", "fuser.name=a b", "train.lr=0.001", "backbone.acc=gru"]
+    assert said(changes=changes)[6:] == [
+        "--fuser.width", "8", "--fuser.name", "a b", "--train.lr", "0.001", "--backbone.acc", "gru",
+    ]  # fmt: skip
+    assert said(marks=["quick"], changes=["train.steps=9", "train.quick=True"])[6:] == ["--quick"]
+    for seeds in ([0], [0, 1, 2], [0, 3]):
+        words = said(seeds=seeds)
+        assert numbers(words[words.index("--seeds") + 1], "seeds") == seeds
+    more = {c: {"accuracy": 0.5} for c in ("clean", "chance", "lag:all:2")}
+    assert said(scores=more)[6:] == ["--corruption", "lag:all:2"]
+
+
+def test_what_others_published_is_shown_but_does_not_spare_a_run_of_ones_own(tmp_path: Path) -> None:
+    from fusionbench import harness
+
+    given = {"train": {"steps": 6, "interval": 6, "lr": (1e-3,)}}
+    setup = harness.setup("toy_xor", "concat", given=given)
+    runs = setup.runs()
+    for _ in harness.execute(setup, harness.plan(setup, runs, tmp_path, []), tmp_path, conditions=[], device="cpu"):
+        pass
+    publish.publish(tmp_path, "toy_xor")
+    for path in tmp_path.glob("toy_xor/concat/*.json"):
+        path.unlink()
+    assert len(harness.plan(setup, runs, tmp_path, []).done) == len(runs)
+    assert len(harness.plan(setup, runs, tmp_path, [], own=True).train) == len(runs)

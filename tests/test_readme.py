@@ -1,0 +1,65 @@
+"""What the README shows is what happens: its template conforms, its commands run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fusionbench.check import report
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line.split("#")[0].strip() for block in blocks("bash") for line in block.splitlines()]
+    return [line for line in lines if line.startswith("fusionbench ")]
+
+
+def test_the_template_is_short_and_conforms(tmp_path: Path) -> None:
+    (template,) = blocks("python")
+    assert len([line for line in template.splitlines() if line.strip()]) <= 15
+    mine = tmp_path / "gated_sum.py"
+    mine.write_text(template)
+    assert (r := report("fusers", str(mine))).ok, r
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_command_runs(command: str, tmp_path: Path) -> None:
+    (tmp_path / "gated_sum.py").write_text(blocks("python")[0])
+    words = shlex.split(command)[1:]
+    if words[0] in ("run", "compare", "missing-grid"):
+        words += ["--quick", "--no-track", "--seeds", "1", "--folds", "1"]
+    if words[0] == "tune":
+        words += ["--trials", "1", "--inner", "2", "--seeds", "1", "--train.steps", "6", "--train.interval", "6"]
+        words += ["--no-track"]
+    if words[0] in ("leaderboard", "report"):
+        subprocess.run(
+            [sys.executable, "-m", "fusionbench", "run", "-f", "concat", "-b", "toy_xor", "--quick", "--no-track"],
+            cwd=tmp_path, check=True, capture_output=True,
+        )  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "fusionbench", *words],
+        cwd=tmp_path, env=os.environ, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_the_first_command_ends_in_a_run_and_the_second_is_the_test_suite() -> None:
+    first = blocks("bash")[0].strip()
+    assert first.endswith("fusionbench run --fuser jmt")
+    assert "pip install -e ." in first
+    (second,) = blocks("bash test")
+    assert "pytest" in second
+    assert "bash test" in (ROOT / ".ci" / "run").read_text()
