@@ -67,6 +67,8 @@ class Record:
         history: learning rate -> list of {step, loss, score}.
         seconds: "train" and "evaluate" of this run.
         parameters: "allocated", and "trained" (they received a gradient).
+        costs: "flops" of one sample's forward pass (None: not countable), "latency" and "latency_batch" in ms of one
+            sample and of "batch" samples, "memory" in bytes of a training step.
         code: part -> fingerprint of the plugin's file; data: hash of the dataset; protocol: `api.PROTOCOL`.
         changes: hyper-parameters that differ from their defaults, as `fuser.width=256`.
         table: the damage of the benchmark's own table, as `noise:acc`: the damaged score averages it and nothing else.
@@ -86,6 +88,7 @@ class Record:
     history: Mapping[str, list[dict[str, float]]] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     parameters: Mapping[str, int] = field(default_factory=dict)
+    costs: Mapping[str, float | None] = field(default_factory=dict)
     changes: list[str] = field(default_factory=list)
     marks: list[str] = field(default_factory=list)
     complete: Mapping[str, int] = field(default_factory=dict)

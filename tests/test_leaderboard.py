@@ -412,16 +412,26 @@ def test_times_of_another_machine_are_left_out(tmp_path: Path) -> None:
     board = only(tmp_path)
     assert board.row("jmt").values["seconds"] is None
     assert board.row("concat").values["seconds"] == 3.5
-    assert "Seconds on box" in leaderboard.render(board)
+    assert "Seconds and ms on box" in leaderboard.render(board)
 
 
 def test_measured_costs_become_columns(tmp_path: Path) -> None:
-    write(tmp_path, "concat", parameters={"allocated": 2000, "trained": 1500, "flops": 3_000_000},
-          seconds={"train": 1.0, "latency_1": 0.004})  # fmt: skip
-    text = leaderboard.render(only(tmp_path))
-    assert "flops" in text
-    assert "3M" in text
-    assert "0.004" in text
+    costs = {"flops": 3_000_000.0, "latency": 0.004, "latency_batch": 7.5, "batch": 96.0, "memory": 5 * 2**20}
+    write(tmp_path, "concat", costs=costs)
+    write(tmp_path, "film", costs={**costs, "flops": None})
+    write(tmp_path, "jmt", costs={**costs, "latency": 0.003}, device="other box")
+    board = only(tmp_path)
+    text = leaderboard.render(board, columns=["flops", "latency", "latency_batch", "memory"])
+    lines = {
+        line.split()[0]: line.split()[1:] for line in text.splitlines()[3:] if line.startswith(("con", "fil", "jm"))
+    }
+    assert lines == {
+        "concat": ["3M", "0.004", "7.5", "5", "MB"],
+        "film": ["n/a", "0.004", "7.5", "5", "MB"],
+        "jmt": ["3M", "-", "-", "5", "MB"],
+    }
+    assert "ms of 96" in text
+    assert leaderboard.render(board, sort="flops")
 
 
 def test_columns_without_values_are_absent(study: Path) -> None:

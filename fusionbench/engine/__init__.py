@@ -18,16 +18,18 @@ from torch import Tensor
 
 from fusionbench.api import Batch, Stream
 from fusionbench.engine.members import Member, Recipe, rates_of
-from fusionbench.engine.programs import Alone, Program, Stacked, hide
+from fusionbench.engine.programs import Alone, Program, Stacked, chunk, hide
 from fusionbench.errors import UsageError
 from fusionbench.model import Blueprint, Model
 
 __all__ = [
+    "Alone",
     "Event",
     "Member",
     "Progress",
     "Recipe",
     "Trained",
+    "chunk",
     "company",
     "hide",
     "predict",
@@ -211,11 +213,11 @@ class _Record:
         return better
 
 
-def predict(model: Model, data: Batch, batch: int = 1024) -> np.ndarray:
+def predict(model: Model, data: Batch) -> np.ndarray:
     """Answers (n, S, out) of one model in evaluation mode to all of `data` (on the model's device), float32."""
     model.eval()
     with torch.no_grad():
-        rows = torch.arange(len(data), device=data.y.device).split(batch)
+        rows = torch.arange(len(data), device=data.y.device).split(chunk(data))
         return torch.cat([model(data[r]).float().cpu() for r in rows]).numpy()
 
 

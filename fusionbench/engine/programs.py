@@ -64,10 +64,10 @@ class Program:
             scores.append(oriented(primary, score) if math.isfinite(score) else -math.inf)
         return scores
 
-    def predict(self, data: Batch, index: Tensor, batch: int = 1024) -> list[np.ndarray]:
+    def predict(self, data: Batch, index: Tensor) -> list[np.ndarray]:
         """Answers (n, S, out) of every member to its own samples, index (K, n), as float32 on the CPU."""
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
-            chunks = [self._answers(data, rows).float().cpu() for rows in index.split(batch, 1)]
+            chunks = [self._answers(data, rows).float().cpu() for rows in index.split(chunk(data), 1)]
         return list(torch.cat(chunks, 1).numpy())
 
     def _loss(self, model: Any, streams: Streams, batch: Batch, key: Tensor, smoothing: Any) -> Tensor:
@@ -137,6 +137,12 @@ class Program:
     def compact(self, staying: list[int]) -> None:
         """Go on with these rows only."""
         raise NotImplementedError
+
+
+def chunk(data: Batch) -> int:
+    """How many samples are evaluated at once: 1,024, or as many as hold 512 MB where a sample is large."""
+    shapes = [s.shape for s in data.streams.values()]
+    return max(1, min(1024, 2**27 // max(1, sum(map(math.prod, shapes)))))
 
 
 def hide(streams: Streams, rates: Mapping[str, float], index: Tensor) -> Streams:

@@ -18,6 +18,7 @@ from fusionbench import engine, record
 from fusionbench.api import PROTOCOL, Batch
 from fusionbench.engine import Progress, Trained
 from fusionbench.errors import UsageError
+from fusionbench.harness import costs
 from fusionbench.harness.judging import CHANCE, CLEAN, judge, parse, rehearse, revive, training_rates
 from fusionbench.harness.setups import Setup, member_of, setup, splits_of
 from fusionbench.record import Record, Run
@@ -82,6 +83,7 @@ def execute(
             members.append(member_of(setup.recipe, run, splits, lr))
             owners.append(number)
     finished: dict[int, list[Trained]] = {}
+    spent = {} if setup.recipe.quick else costs.measure(setup, members[0], data)
     together = stacked or engine.company(setup.trained, members, data, setup.recipe, where)
     for event in engine.train(setup.trained, members, data, setup.recipe, device=where, stacked=together):
         if isinstance(event, Progress):
@@ -92,9 +94,8 @@ def execute(
         if len(finished[number]) == len(setup.recipe.lr):
             candidates = sorted(finished.pop(number), key=lambda t: t.member)
             rates = [members[t.member].lr for t in candidates]
-            yield _finish(
-                setup, todo.train[number], dict(zip(rates, candidates, strict=True)), data, results, conditions
-            )
+            trained = dict(zip(rates, candidates, strict=True))
+            yield _finish(setup, todo.train[number], trained, data, results, conditions, spent)
 
 
 def estimate(setup: Setup, todo: Plan, conditions: Sequence[str], device: str = "auto") -> float:
@@ -145,7 +146,13 @@ def _blank(setup: Setup, run: Run) -> Record:
 
 
 def _finish(
-    setup: Setup, run: Run, trained: Mapping[float, Trained], data: Batch, results: Path, conditions: Sequence[str]
+    setup: Setup,
+    run: Run,
+    trained: Mapping[float, Trained],
+    data: Batch,
+    results: Path,
+    conditions: Sequence[str],
+    spent: Mapping[str, float | None],
 ) -> Record:
     """Chooses the learning rate on validation, evaluates, saves."""
     sound = {lr: t for lr, t in trained.items() if t.error is None}
@@ -181,6 +188,7 @@ def _finish(
         rates={**training_rates(setup, data, splits), **judged.rates},
         seconds={"train": train_seconds, "evaluate": time.perf_counter() - began},
         parameters=best.parameters,
+        costs=spent,
         samples={
             "train": len(splits.train),
             "val": len(splits.val),

@@ -103,6 +103,11 @@ class Board:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def batch(self) -> int:
+        """The samples of the larger batch whose latency was measured."""
+        return int(max((row.values.get("batch") or 0 for row in self.rows), default=0))
+
+    @property
     def measure(self) -> str:
         """What ranks: the damaged score where there is damage (protocol, section 4), else the clean one."""
         return DAMAGED if any(row.ranked and row.values.get(DAMAGED) is not None for row in self.rows) else SCORE
@@ -219,11 +224,14 @@ def _fill(board: Board, row: Row, found: Finding | None) -> None:
             average(entry.mean(c, name) for c in levels) for levels in families(board.damage).values()
         )
     values |= {"regret": _regret(entry, metric, [CLEAN]), "regret_damaged": _regret(entry, metric, board.damage)}
-    for source in ("parameters", "seconds"):
+    for source in ("parameters", "costs", "seconds"):
         for name in {n for r in entry.used for n in getattr(r, source)}:
-            same = [r for r in entry.used if source == "parameters" or r.device == board.device]
-            known = [getattr(r, source)[name] for r in same if name in getattr(r, source)]
+            timing = source == "seconds" or name.startswith("latency")
+            same = [getattr(r, source) for r in entry.used if r.device == board.device or not timing]
+            known = [costs[name] for costs in same if costs.get(name) is not None]
             values["seconds" if name == "train" else name] = median(known) if known else None
+    if any("flops" in r.costs for r in entry.used) and values["flops"] is None:
+        values["flops"] = "n/a"
     rates = Counter(r.chosen.get("lr") for r in entry.used if r.chosen.get("lr") is not None)
     values["lr"] = " ".join(f"{lr:g}x{n}" for lr, n in sorted(rates.items()) if lr is not None) or None
 

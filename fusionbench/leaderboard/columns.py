@@ -115,9 +115,15 @@ def known(board: Board, sort: str | None = None) -> dict[str, Column]:
         plain("lr", "lr", str, None, "learning rates that validation chose, with the number of runs"),
         plain("trained", "trained", spell_count, False, "parameters that received a gradient"),
         plain("allocated", "parameters", spell_count, False, "all parameters"),
+        plain("flops", "FLOPs", spell_flops, False,
+              "floating-point operations of one sample's forward pass; n/a where torch's counter does not know one"),
+        plain("latency", "ms", spell_cost, False, "milliseconds of a forward pass of one sample, median"),
+        plain("latency_batch", f"ms of {board.batch}", spell_cost, False, "the same of the largest batch"),
+        plain("memory", "memory", lambda v: f"{v / 2**20:.3g} MB", False,
+              "peak of a training step: weights, optimiser, every live tensor"),
         plain("seconds", "seconds", lambda v: f"{v:.3g}", False, "seconds of training a run, all learning rates"),
     ]  # fmt: skip
-    own = {c.name for c in columns} | {"low", "high", "damaged_low", "damaged_high", "evaluate", "total"}
+    own = {c.name for c in columns} | {"batch", "low", "high", "damaged_low", "damaged_high", "evaluate", "total"}
     extra = sorted({n for row in board.rows for n in row.values if n not in own and ":" not in n})
     columns += [plain(n, n.replace("_", " "), spell_cost, False, f"{n.replace('_', ' ')}, as measured") for n in extra]
     useful = {"rank", "fuser", SCORE}
@@ -128,7 +134,19 @@ def usual(board: Board) -> list[str]:
     """The columns of a table unless it is told which."""
     columns = known(board)
     hidden = {"drop", "worst", "rce_alone", "effective", "break_even", "decile", "hurt", "allocated", "failed", "lr"}
-    hidden |= {"gain", "p", "p_folds", "worst_subset", "spread", "missingness", "ece", "brier", "brier_damaged"}
+    hidden |= {
+        "latency_batch",
+        "batch",
+        "gain",
+        "p",
+        "p_folds",
+        "worst_subset",
+        "spread",
+        "missingness",
+        "ece",
+        "brier",
+        "brier_damaged",
+    }
     wanted = [n for n in columns if n not in hidden and not is_lattice(n)]
     return [n for n in wanted if n != "folds" or any(row.values.get("folds", 1) > 1 for row in board.rows)]
 
@@ -200,6 +218,10 @@ def spell_count(value: float) -> str:
         if value >= size:
             return f"{value / size:.3g}{unit}"
     return f"{value:.3g}"
+
+
+def spell_flops(value: float | str) -> str:
+    return value if isinstance(value, str) else spell_count(value)
 
 
 def spell_cost(value: float) -> str:

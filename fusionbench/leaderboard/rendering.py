@@ -107,7 +107,12 @@ def footnotes(board: Board, sort: str | None = None) -> list[str]:
     if any(row.values.get("retained") is None and row.values.get(DAMAGED) is not None for row in ranked):
         notes.append("Retained, drop and rCE are left out where the clean score is within the seeds' noise of chance.")
     if any(row.values.get("seconds") is not None for row in rows) and board.device:
-        notes.append(f"Seconds on {board.device}; timings of other machines are left out.")
+        notes.append(f"Seconds and ms on {board.device}, medians; timings of other machines are left out.")
+    if any(row.values.get("flops") is not None for row in rows):
+        notes.append(
+            "FLOPs and ms: a forward pass of one sample, backbones included, operations as torch counts them; memory: "
+            "the peak of a training step of one model (weights, optimiser, live tensors)."
+        )
     present = {mark for row in rows for mark in row.entry.marks}
     notes += [f"{sign} {mark}: {text}." for mark, (sign, text) in DAGGERS.items() if mark in present]
     if any(not row.ranked for row in rows):

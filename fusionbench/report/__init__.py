@@ -20,7 +20,19 @@ __all__ = ["write"]
 
 GROUPS = {
     "damage": {"retained", "drop", "worst", "rce", "rce_alone", "effective", "break_even"},
-    "cost": {"trained", "allocated", "seconds", "lr", "seeds", "folds", "failed"},
+    "cost": {
+        "trained",
+        "allocated",
+        "flops",
+        "latency",
+        "latency_batch",
+        "memory",
+        "seconds",
+        "lr",
+        "seeds",
+        "folds",
+        "failed",
+    },
     "people": {"gain", "p", "p_folds", "decile", "hurt", "regret", "regret_damaged"},
 }
 
@@ -172,6 +184,9 @@ def _fuser(board: Board, row: Row) -> dict[str, Any]:
             "p",
             "hurt",
             "trained",
+            "flops",
+            "latency",
+            "memory",
             "seconds",
         )
         if n in own

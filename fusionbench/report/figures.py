@@ -251,11 +251,13 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def _pareto(board: Board) -> tuple[str, str, Any, Sequence[Row]] | None:
-    costs = {"trained": "trained parameters"} | {
-        n: n.replace("_", " ") for row in board.rows for n in sorted(row.values) if "latency" in n
+    costs = {
+        "trained": "trained parameters",
+        "latency": "ms of a forward pass, one sample",
+        "latency_batch": f"ms of a forward pass, {board.batch} samples",
     }
-    if len(costs) == 1:
-        costs["seconds"] = "seconds of training a run"
+    if not any(row.values.get("latency") for row in board.rows):
+        costs = {"trained": costs["trained"], "seconds": "seconds of training a run"}
     ranked, measure, scale = _ranked(board), board.measure, _percent(board)
     known = {c: [r for r in ranked if r.values.get(c) and r.values.get(measure) is not None] for c in costs}
     panels = [c for c in costs if known[c]][:3]
