@@ -23,7 +23,20 @@ from fusionbench.harness.setups import Setup
 WARM_UP, LEAST, MOST, SECONDS = 2, 3, 50, 0.2  # repetitions of a timing: within these, until so long has passed
 
 #: Families of operations that do multiply, and of which torch's counter knows only the members in its registry.
-MULTIPLIES = ("rnn", "gru", "lstm", "fft", "cdist", "attention", "solve", "inv_ex", "cholesky", "svd", "qr", "eigh")
+MULTIPLIES: tuple[str, ...] = (
+    "rnn",
+    "gru",
+    "lstm",
+    "fft",
+    "cdist",
+    "attention",
+    "solve",
+    "inv_ex",
+    "cholesky",
+    "svd",
+    "qr",
+    "eigh",
+)
 MULTIPLIES += ("aten.mv", "aten.addmv", "aten.dot", "aten.vdot", "aten.addr", "grouped_mm", "scaled_mm")
 
 
