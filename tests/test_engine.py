@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from torch import Tensor, nn
 from fusionbench import engine, registry
 from fusionbench.api import Batch, Fuser, Head, Spec, Stream, Streams, UsageError, masked_mean
 from fusionbench.engine import Member, Progress, Recipe, Trained
+from fusionbench.engine.graphs import WARM_UP, Graph
 from fusionbench.engine.members import order
 from fusionbench.hparams import read
 from fusionbench.model import Blueprint, criterion, statistics
@@ -254,3 +258,105 @@ def test_members_that_cannot_be_stacked_are_trained_in_turn(data: Batch) -> None
     for fuser in (Tied, Branching):
         trained = run(blueprint(fuser), [member(0), member(1)], data, stacked=2)
         assert [t.how for t in trained] == ["alone", "alone"]
+
+
+# CUDA graphs: steps by counter and tables against plain steps, and graphs that must not be trusted.
+
+Capture = Callable[[Callable[[], Any]], Callable[[], Any]]
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: a capture is tried on CUDA only")
+
+
+def both(
+    data: Batch, capture: Capture, fuser: str = "gated", count: int = 3
+) -> tuple[Graph, list[torch.Tensor], list[torch.Tensor]]:
+    """Twelve plain steps and twelve by a graph that `capture` makes: the graph, losses and states of both."""
+    plan, members = blueprint(fuser), [member(seed, lr=1e-3 * (seed + 1), clip=0.5) for seed in range(count)]
+    plain, other = (engine.program(plan, members, data, RECIPE, torch.device("cpu")) for _ in range(2))
+    graph = Graph(other, capture)
+    losses = [(plain.step(step), graph.step(step)) for step in range(RECIPE.steps)]
+    right = [*(pair[0] for pair in losses), *plain.state()]
+    found = [*(pair[1] for pair in losses), *other.state()]
+    return graph, right, found
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("fuser", STACKABLE)
+def test_steps_by_counter_and_tables_are_the_plain_steps(fuser: str, count: int, data: Batch) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        graph, right, found = both(data, lambda call: call, fuser, count)
+    assert graph.replay
+    assert graph.at.item() == RECIPE.steps
+    for a, b in zip(right, found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def nothing(call: Callable[[], Any]) -> Callable[[], Any]:
+    return lambda: None
+
+
+def refused(call: Callable[[], Any]) -> Callable[[], Any]:
+    raise RuntimeError("operation not permitted when stream is capturing")
+
+
+@pytest.mark.parametrize(("capture", "words"), [(nothing, "differs"), (refused, "not permitted when stream")])
+def test_a_graph_that_does_something_else_is_given_up(capture: Capture, words: str, data: Batch) -> None:
+    with pytest.warns(UserWarning, match=words):
+        graph, right, found = both(data, capture)
+    assert graph.replay is None
+    assert all(torch.equal(a, b) for a, b in zip(right, found, strict=True))
+
+
+@pytest.mark.parametrize("frozen", ["at", "table"])
+def test_a_graph_that_stands_still_in_its_data_or_its_learning_rate_is_given_up(frozen: str, data: Batch) -> None:
+    plan, members = blueprint("gated"), [member(0), member(1)]
+    program = engine.program(plan, members, data, RECIPE, torch.device("cpu"))
+
+    def capture(call: Callable[[], Any]) -> Callable[[], Any]:
+        def replay() -> None:
+            if frozen == "at":
+                graph.at.fill_(0)
+            else:
+                graph.table.copy_(torch.full_like(graph.table, 5e-4))
+            call()
+
+        return replay
+
+    graph = Graph(program, capture)
+    for step in range(WARM_UP):
+        graph.step(step)
+    with pytest.warns(UserWarning, match="differs"):
+        graph.step(WARM_UP)
+
+
+@needs_gpu
+@pytest.mark.parametrize("fuser", STACKABLE)
+def test_a_captured_program_trains_what_the_cpu_trains(fuser: str, data: Batch) -> None:
+    members = [member(seed) for seed in range(4)]
+    on_cpu = run(blueprint(fuser), members, data, stacked=4)
+    events = engine.train(blueprint(fuser), members, data.to("cuda"), RECIPE, device="cuda", stacked=4)
+    on_gpu = sorted((e for e in events if isinstance(e, engine.Trained)), key=lambda t: t.member)
+    for a, b in zip(on_cpu, on_gpu, strict=True):
+        assert "CUDA graph" in b.how
+        assert a.score == pytest.approx(b.score, abs=0.11), "two of twenty validation samples"
+        assert a.history[0]["loss"] == pytest.approx(b.history[0]["loss"], rel=1e-2)
+
+
+@needs_gpu
+def test_a_program_without_enough_memory_is_halved_and_gives_the_same(
+    data: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = [member(seed) for seed in range(4)]
+    resident = data.to("cuda")
+    whole = [e for e in engine.train(blueprint("gated"), members, resident, RECIPE, device="cuda", stacked=4)]
+    step = engine.Stacked.step
+
+    def short(self: engine.Stacked, number: int) -> torch.Tensor:
+        if len(self.members) > 2:
+            raise torch.OutOfMemoryError("as if")
+        return step(self, number)
+
+    monkeypatch.setattr(engine.Stacked, "step", short)
+    halves = [e for e in engine.train(blueprint("gated"), members, resident, RECIPE, device="cuda", stacked=4)]
+    scores = [[e.score for e in events if isinstance(e, engine.Trained)] for events in (whole, halves)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-6)

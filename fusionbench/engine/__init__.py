@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fusionbench.api import Batch, Stream
+from fusionbench.engine.graphs import Graph, capturable
 from fusionbench.engine.members import Member, Recipe, rates_of
 from fusionbench.engine.programs import Alone, Program, Stacked, chunk, hide
 from fusionbench.errors import UsageError
@@ -28,6 +29,7 @@ __all__ = [
     "Member",
     "Progress",
     "Recipe",
+    "Stacked",
     "Trained",
     "chunk",
     "company",
@@ -110,9 +112,10 @@ def _train_together(
 ) -> Generator[Event, set[int] | None, None]:  # fmt: skip
     began, everyone = time.perf_counter(), len(group)
     together = program(blueprint, list(group.values()), data, recipe, device)
+    graph = Graph(together) if capturable(together) else None
     running = {number: _Record(member) for number, member in group.items()}
     for step in range(recipe.steps):
-        losses = together.step(step)
+        losses = graph.step(step) if graph else together.step(step)
         if (step + 1) % recipe.interval and step + 1 < recipe.steps:
             continue
         known = losses.tolist()
@@ -129,13 +132,15 @@ def _train_together(
             row for row, (number, record) in enumerate(running.items())
             if final or record.error or record.waited >= recipe.patience or number in (stop or ())
         ]  # fmt: skip
+        how = "alone" if everyone == 1 else f"stacked with {everyone - 1} others"
+        how += ", as a CUDA graph" if graph and graph.replay else ""
         for row in leaving:
             number = list(running)[row]
             record = running[number]
             yield Trained(
                 number, together.weights(row), record.score, record.step, record.history,
                 (time.perf_counter() - began) / everyone, together.parameters(row),
-                "alone" if everyone == 1 else f"stacked with {everyone - 1} others", record.error,
+                how, record.error,
             )  # fmt: skip
         staying = [row for row in range(len(running)) if row not in leaving]
         running = {number: record for row, (number, record) in enumerate(running.items()) if row in staying}
@@ -143,6 +148,7 @@ def _train_together(
             return
         if leaving:
             together.compact(staying)
+            graph = Graph(together) if graph else None
 
 
 def company(blueprint: Blueprint, members: Sequence[Member], data: Batch, recipe: Recipe, device: torch.device) -> int:

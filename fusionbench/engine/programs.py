@@ -38,12 +38,21 @@ class Program:
 
     def step(self, step: int) -> Tensor:
         """One optimiser step of every member; their losses (K,)."""
-        for group, member in zip(self.optimiser.param_groups, self.members, strict=True):
-            group["lr"] = member.lr * schedule(step, self.recipe)
-        rows = self.order[step]  # (K, B)
-        keys = keyed.mix(self.key + keyed.number("step", step))
+        for group, rate in zip(self.optimiser.param_groups, self.lr(step), strict=True):
+            group["lr"] = rate
+        return self.advance(self.order[step], self.keys(keyed.number("step", step)), step / self.recipe.steps)
+
+    def lr(self, step: int) -> list[float]:
+        return [member.lr * schedule(step, self.recipe) for member in self.members]
+
+    def keys(self, salt: int | Tensor) -> Tensor:
+        """(K,) int32 keys of a step's noise."""
+        return keyed.mix(self.key + salt)
+
+    def advance(self, rows: Tensor, keys: Tensor, progress: float | Tensor) -> Tensor:
+        """One optimiser step on the samples at `rows` (K, B). Nothing in it waits for the device."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
-            losses = self._losses(rows, keys, step / self.recipe.steps)
+            losses = self._losses(rows, keys, progress)
         self.optimiser.zero_grad()
         losses.sum().backward()
         self._clip()
@@ -105,7 +114,7 @@ class Program:
         ]
         if self.recipe.optimiser == "sgd":
             return torch.optim.SGD(groups, momentum=0.9, foreach=False)
-        return torch.optim.AdamW(groups, fused=True)
+        return torch.optim.AdamW(groups, fused=True, capturable=self.device.type == "cuda")
 
     optimiser: torch.optim.Optimizer
     dead: Tensor  # (K,) bool: a gradient was not finite
@@ -113,7 +122,19 @@ class Program:
     def _install(self, models: list[Model]) -> None:
         raise NotImplementedError
 
-    def _losses(self, rows: Tensor, keys: Tensor, progress: float) -> Tensor:
+    def state(self) -> list[Tensor]:
+        """Every tensor that a step changes in place."""
+        kept = [t for s in self.optimiser.state.values() for t in s.values() if isinstance(t, Tensor)]
+        return [*self.weights_now(), *self._buffers(), *kept, self.dead]
+
+    def weights_now(self) -> list[Tensor]:
+        """The parameters themselves, detached."""
+        raise NotImplementedError
+
+    def _buffers(self) -> list[Tensor]:
+        raise NotImplementedError
+
+    def _losses(self, rows: Tensor, keys: Tensor, progress: float | Tensor) -> Tensor:
         raise NotImplementedError
 
     def _answers(self, data: Batch, rows: Tensor) -> Tensor:
@@ -163,7 +184,13 @@ class Alone(Program):
         self.dead = torch.zeros(1, dtype=torch.bool, device=self.device)
         self.best: dict[str, Tensor] = {}
 
-    def _losses(self, rows: Tensor, keys: Tensor, progress: float) -> Tensor:
+    def weights_now(self) -> list[Tensor]:
+        return [p.detach() for p in self.model.parameters()]
+
+    def _buffers(self) -> list[Tensor]:
+        return list(self.model.buffers())
+
+    def _losses(self, rows: Tensor, keys: Tensor, progress: float | Tensor) -> Tensor:
         self.model.train()
         pairs, y, y_mask = self._gather(self.data, rows[0])
         streams = {m: Stream(*pair) for m, pair in pairs.items()}
@@ -177,7 +204,7 @@ class Alone(Program):
 
     def _clip(self) -> None:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.members[0].clip)
-        self.dead = self.dead | ~norm.isfinite()
+        self.dead |= ~norm.isfinite()
 
     def keep(self, better: list[bool]) -> None:
         if better[0]:
@@ -207,6 +234,7 @@ class Stacked(Program):
         self.smoothing = torch.tensor([m.label_smoothing for m in self.members], device=self.device)
         self.limit = torch.tensor([[m.clip] for m in self.members], device=self.device)
         self.dead = torch.zeros(len(models), dtype=torch.bool, device=self.device)
+        self.touched = torch.zeros(self.flat.shape, dtype=torch.bool, device=self.device)
         self.best, self.best_buffers = self.flat.detach().clone(), dict(self.buffers)
         self._rows()
 
@@ -215,6 +243,12 @@ class Stacked(Program):
         self.rows = list(self.flat.detach().unbind(0))
         self.optimiser = self._optimiser([[row] for row in self.rows])
 
+    def weights_now(self) -> list[Tensor]:
+        return [self.flat.detach()]
+
+    def _buffers(self) -> list[Tensor]:
+        return list(self.buffers.values())
+
     def _named(self, flat: Tensor) -> dict[str, Tensor]:
         parts = flat.split(self.sizes, -1)
         return {
@@ -222,7 +256,7 @@ class Stacked(Program):
             for part, (name, shape) in zip(parts, self.shapes.items(), strict=True)
         }
 
-    def _losses(self, rows: Tensor, keys: Tensor, progress: float) -> Tensor:
+    def _losses(self, rows: Tensor, keys: Tensor, progress: float | Tensor) -> Tensor:
         self.model.train()
 
         def one(
@@ -255,8 +289,8 @@ class Stacked(Program):
         grad = torch.where(norm.isfinite(), grad, 0.0)
         for row, g in zip(self.rows, grad.unbind(0), strict=True):
             row.grad = g
-        self.touched = norm.isfinite() & (self.flat.grad != 0)
-        self.dead = self.dead | ~norm.isfinite().squeeze(1)
+        torch.logical_and(norm.isfinite(), self.flat.grad != 0, out=self.touched)
+        self.dead |= ~norm.isfinite().squeeze(1)
         self.flat.grad = None
 
     def keep(self, better: list[bool]) -> None:
