@@ -49,10 +49,10 @@ class WristStress(Benchmark):
     task = Task("classify", 2, ("macro_f1", "accuracy"))
     folds = 5
     seeds = 3
-    steps = 300
-    batch = 64
+    steps = 200
+    batch = 32
     interval = 25
-    backbones = {m: ("tcn", {"dim": 32, "kernel": 3, "depth": 2, "shorten": 2}) for m in shapes}  # 12 steps -> 6
+    backbones = {m: ("tcn", {"dim": 32, "kernel": 3, "depth": 2, "shorten": 4}) for m in shapes}  # 12 steps -> 3
     corruptions = (
         "missing:eda",
         "missing:temp",

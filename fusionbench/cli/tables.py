@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -145,12 +144,18 @@ def submit_record(run_id: str, out: Path, root: str | None, results: Path) -> in
 
 
 @records_command.command("readme")
+@click.option("--check", is_flag=True, help="Write nothing; exit status 1 if the file is not what would be written.")
 @RESULTS
-def readme_records(results: Path) -> int:
+def readme_records(check: bool, results: Path) -> int:
     """Write results/README.md from the published records alone."""
     from fusionbench import publish, record
 
     text = publish.readme(results)
+    if check:
+        path = results / "README.md"
+        same = path.is_file() and path.read_text() == text
+        click.echo(f"{path} is {'up to date' if same else 'stale: fusionbench records readme'}")
+        return 0 if same else 1
     record.write(results / "README.md", lambda f: f.write(text.encode()))
     click.echo(f"{results / 'README.md'}")
     return 0
@@ -170,14 +175,7 @@ def reproduce_record(
     from fusionbench import harness, publish, record
 
     old = publish.find(results, run_id)
-    given = {part: dict(values) for part, values in old.run.hparams.items()}
-    if root:
-        given["benchmark"] = {**given["benchmark"], "root": root}
-    setup = harness.setup(benchmark or old.run.benchmark, fuser or old.run.fuser, old.run.backbones, given)
-    with tempfile.TemporaryDirectory() as folder:
-        plan = harness.plan(setup, [setup.run(old.run.fold, old.run.seed)], Path(folder), [])
-        events = harness.execute(setup, plan, Path(folder), conditions=[], device=device)
-        (new,) = [event for event in events if isinstance(event, record.Record)]
+    new = harness.again(old, benchmark=benchmark, fuser=fuser, root=root, device=device)
     came_back, sentence = publish.came_back(old, new, record.predictions(results, old.run))
     click.echo(sentence)
     return 0 if came_back else 1

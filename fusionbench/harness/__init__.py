@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
+import tempfile
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,8 +25,8 @@ from fusionbench.harness.setups import Setup, member_of, setup, splits_of
 from fusionbench.record import Record, Run
 
 __all__ = [
-    "CHANCE", "CLEAN", "Plan", "Setup", "estimate", "execute", "member_of", "pick", "plan", "setup", "splits_of",
-    "submit",
+    "CHANCE", "CLEAN", "Plan", "Setup", "again", "estimate", "execute", "member_of", "pick", "plan", "setup",
+    "splits_of", "submit",
 ]  # fmt: skip
 
 
@@ -217,6 +218,26 @@ def _evaluate_again(setup: Setup, old: Record, data: Batch, results: Path, condi
     merged = record.merge(old, new)
     record.save(results, merged, replace(judged.predictions, answers=answers), None)
     return merged
+
+
+def again(
+    old: Record, *, benchmark: str | None = None, fuser: str | None = None, root: str | None = None,
+    device: str = "auto",
+) -> Record:  # fmt: skip
+    """The run of a record, trained and judged anew, clean only; nothing is kept on disk.
+
+    Args:
+        benchmark, fuser: where they are now, if they were given by path; root: where the data are.
+    """
+    given = {part: dict(values) for part, values in old.run.hparams.items()}
+    if root:
+        given["benchmark"] = {**given["benchmark"], "root": root}
+    fresh = setup(benchmark or old.run.benchmark, fuser or old.run.fuser, old.run.backbones, given)
+    with tempfile.TemporaryDirectory() as folder:
+        todo = plan(fresh, [fresh.run(old.run.fold, old.run.seed)], Path(folder), [])
+        events = execute(fresh, todo, Path(folder), conditions=[], device=device)
+        (new,) = [event for event in events if isinstance(event, Record)]
+    return new
 
 
 def submit(setup: Setup, old: Record, results: Path, out: Path) -> None:

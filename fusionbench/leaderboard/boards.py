@@ -211,6 +211,9 @@ def _fill(board: Board, row: Row, found: Finding | None) -> None:
         values |= {"low": found.score.low, "high": found.score.high}
         if found.damaged is not None:
             values |= {"damaged_low": found.damaged.low, "damaged_high": found.damaged.high}
+        for name in ("seed", "fold", "person"):
+            variance = getattr(found.varies, name)
+            values[f"sd_{name}"] = None if variance is None else math.sqrt(variance)
         values["decile"] = stats.worst_decile(found.each, board.higher_is_better)
     values[SCORE] = row.conditions.get(CLEAN)
     shown = families(c for c in row.conditions if c != CLEAN)

@@ -109,6 +109,11 @@ def known(board: Board, sort: str | None = None) -> dict[str, Column]:
         plain("ece_damaged", "ECE, damaged", lambda v: f"{v:.3f}", False, "the same under damage"),
         plain("brier", "Brier", lambda v: f"{v:.3f}", False, "squared distance of clean probabilities to the truth"),
         plain("brier_damaged", "Brier, damaged", lambda v: f"{v:.3f}", False, "the same under damage"),
+        *(
+            plain(f"sd_{name}", f"SD, {name}", lambda v: f"{v * scale:.{1 if board.percent else 3}f}", None,
+                  f"how much one person's share in the clean score varies with the {name}, as a standard deviation")
+            for name in ("seed", "fold", "person")
+        ),
         plain("seeds", "seeds", str, None, "seeds of which every fold is done"),
         plain("folds", "folds", str, None, "folds that are done"),
         plain("failed", "failed", str, None, "runs that failed"),
@@ -147,6 +152,7 @@ def usual(board: Board) -> list[str]:
         "brier",
         "brier_damaged",
     }
+    hidden |= {"sd_seed", "sd_fold", "sd_person"}
     wanted = [n for n in columns if n not in hidden and not is_lattice(n)]
     return [n for n in wanted if n != "folds" or any(row.values.get("folds", 1) > 1 for row in board.rows)]
 

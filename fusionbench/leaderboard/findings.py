@@ -17,7 +17,7 @@ import fusionbench
 from fusionbench import metrics, record, stats
 from fusionbench.errors import UsageError
 from fusionbench.leaderboard.entries import CLEAN, Entry, families
-from fusionbench.stats import Cell, Comparison, Interval, Parts, Table
+from fusionbench.stats import Cell, Comparison, Components, Interval, Parts, Table
 
 SCORE, DAMAGED = "score", "damaged"
 #: Up to so many rows every pair is compared, which ranks need; beyond, each row meets the reference only.
@@ -34,6 +34,7 @@ class Finding:
         noise: SD over seeds of the clean score; None for one seed.
         people: how many groups were tested.
         each: group -> its own clean score.
+        varies: what one group's share in the clean score varies with.
     """
 
     conditions: dict[str, float | None]
@@ -42,6 +43,7 @@ class Finding:
     noise: float | None
     people: int
     each: dict[str, float | None]
+    varies: Components
 
 
 @dataclass
@@ -128,6 +130,7 @@ def _compute(entries: Sequence[Entry], results: Path, damage: Sequence[str], ref
             float(clean.scores.std(ddof=1)) if clean.seeds > 1 and np.isfinite(clean.scores).all() else None,
             len(clean.groups),
             stats.per_group_scores(clean, metric),
+            stats.variance_components(clean, metric),
         )
         if entry.ranked:
             tables[SCORE][number] = clean
@@ -224,7 +227,7 @@ def _load(path: Path, key: str) -> Findings | None:
 
 def _finding(f: Mapping[str, Any]) -> Finding:
     intervals = {n: None if f[n] is None else Interval(*f[n]) for n in ("score", "damaged")}
-    return Finding(**{**f, **intervals})
+    return Finding(**{**f, **intervals, "varies": Components(**f["varies"])})
 
 
 def _comparison(c: Mapping[str, Any]) -> Comparison:

@@ -33,7 +33,7 @@ GROUPS = {
         "folds",
         "failed",
     },
-    "people": {"gain", "p", "p_folds", "decile", "hurt", "regret", "regret_damaged"},
+    "people": {"sd_seed", "sd_fold", "sd_person", "gain", "p", "p_folds", "decile", "hurt", "regret", "regret_damaged"},
 }
 
 
