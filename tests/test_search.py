@@ -345,7 +345,7 @@ def test_a_living_worker_of_a_shared_storage_is_left_alone(tmp_path: Path, monke
     going = search.tune(setup(), tmp_path, **SMALL, storage=url, trials=1)
     next(going)
     time.sleep(3.5)  # it has not moved, but its heart beats
-    other = study.stored(tmp_path, url, "toy_xor/concat/study-fold0")
+    other = study.quiet_optuna().load_study(study_name="toy_xor/concat/study-fold0", storage=url)
     study.requeue(other, alone=False)
     assert other.trials[0].state.name == "RUNNING"
     *_, tuned = going
@@ -416,14 +416,20 @@ def test_a_damaged_tuned_file_is_set_aside(tmp_path: Path, capsys: pytest.Captur
     assert "is damaged" in capsys.readouterr().err
 
 
-def test_plots_are_figures(searched: tuple[Path, Tuned]) -> None:
-    import matplotlib.pyplot as plt
-
-    figures = search.plots(searched[0], "toy_xor", "concat")
-    assert set(figures) == {"history, fold 0", "importance, fold 0"}
-    assert all(figure.axes for figure in figures.values())
-    plt.close("all")
-    assert search.plots(searched[0], "toy_xor", "jmt") == {}
+def test_a_study_is_made_again_from_the_files_that_are_committed(searched: tuple[Path, Tuned]) -> None:
+    results, tuned = searched
+    studies = search.restored(results, "toy_xor", "concat")
+    assert set(studies) == {0}
+    finished = [t for t in tuned.table if t.state in ("complete", "pruned")]
+    assert len(studies[0].trials) == len(finished)
+    assert studies[0].best_value == pytest.approx(max(t.score for t in finished if t.score is not None))
+    best = studies[0].best_params
+    chosen = tuned.folds["0"].settings
+    for name, value in best.items():
+        part, _, last = name.rpartition(".")
+        there = chosen[part][last]
+        assert str(value) == str(there) or float(value) == pytest.approx(there[0] if last == "lr" else there)
+    assert search.restored(results, "toy_xor", "jmt") == {}
 
 
 # --- wrong input ---

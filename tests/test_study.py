@@ -92,20 +92,24 @@ def test_tune_then_run_with_what_was_found(
         said = capsys.readouterr()
         return int(end.value.code or 0), said.out, said.err
 
-    toy = ["-b", "toy_xor", "--train.steps", "12", "--train.interval", "6", "--folds", "2"]
+    toy = ["-b", "toy_xor", "--train.steps", "12", "--train.interval", "6"]
     status, _, said = fusionbench_("run", "-f", "concat", *toy, "--tuned", "--no-track")
     assert status == 2
     assert "concat is not tuned on toy_xor" in said
-    status, found, said = fusionbench_("tune", "concat", *toy, "--trials", "2", "--inner", "2", "--seeds", "1")
+    status, found, said = fusionbench_("tune", "concat", *toy, "--trials", "3", "--inner", "2", "--seeds", "1")
     assert status == 0, said
     assert "outer fold 1" in found
-    status, table, said = fusionbench_("run", "-f", "concat", *toy, "--seeds", "1", "--tuned", "--no-track")
+    status, table, said = fusionbench_("run", "-f", "concat", *toy, "--tuned", "--no-track")
     assert status == 0, said
     assert "tuned" in table
     tuned = list(record.load(tmp_path / "results"))
     assert len({r.run.row for r in tuned}) == 1
-    assert {r.run.fold for r in tuned} == {0, 1}
-    assert all(r.marks == ["tuned"] and r.changes[0].startswith("tuned=2 trials") for r in tuned)
+    assert {r.run.fold for r in tuned} == {0, 1, 2}
+    assert all(r.marks == ["tuned"] and r.changes[0].startswith("tuned=3 trials") for r in tuned)
+    for journal in tmp_path.glob("results/*/*/*.journal"):
+        journal.unlink()  # what is committed is enough for the figures
+    assert fusionbench_("report")[0] == 0
+    assert "What tuning met" in (tmp_path / "report.html").read_text()
     for words, message in (
         (["tune"], "tune what?"),
         (["tune", "concat", *toy, "--trials", "0"], "trials"),

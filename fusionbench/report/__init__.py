@@ -49,7 +49,7 @@ def write(
 
     boards = build(records, results, reference=reference)
     names = _anchors(boards)
-    drawn = [draw(board, name) for board, name in zip(boards, names, strict=True)]
+    drawn = [draw(board, name, results) for board, name in zip(boards, names, strict=True)]
     environment = Environment(
         loader=PackageLoader("fusionbench", "report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,

@@ -72,12 +72,15 @@ class Picture:
         return paths
 
 
-def draw(board: Board, name: str) -> list[Picture]:
+def draw(board: Board, name: str, results: Path) -> list[Picture]:
     """Every figure that the board has data for; `name` begins their file names."""
     import matplotlib
 
+    from fusionbench.report.tuning import tuning
+
     makers: dict[str, Callable[[Board], tuple[str, str, Any, Sequence[Row]] | None]] = {
         "scores": _scores, "missing": _missing, "curves": _curves, "pareto": _pareto, "shapley": _shapley,
+        "tuning": lambda board: tuning(board, results),
     }  # fmt: skip
     pictures = []
     with matplotlib.rc_context(STYLE):
@@ -102,7 +105,7 @@ def _axis(board: Board) -> str:
     return f"{board.metric.replace('_', ' ')}{' (%)' if board.percent else ''}"
 
 
-def _new(width: float, height: float, rows: int = 1, columns: int = 1, **how: Any) -> tuple[Any, Any]:
+def new(width: float, height: float, rows: int = 1, columns: int = 1, **how: Any) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -121,7 +124,7 @@ def _scores(board: Board) -> tuple[str, str, Any, Sequence[Row]] | None:
     if not rows:
         return None
     scale, colours = _percent(board), _colours(board, rows)
-    figure, axes = _new(6.4, 0.9 + 0.26 * len(rows))
+    figure, axes = new(6.4, 0.9 + 0.26 * len(rows))
     ax, high = axes[0, 0], len(rows)
     for place, row in enumerate(rows):
         colour = colours.get(row.label, "#7b8794")
@@ -167,7 +170,7 @@ def _curves(board: Board) -> tuple[str, str, Any, Sequence[Row]] | None:
     colours = _colours(board, rows)
     wide = min(3, len(names))
     tall = math.ceil(len(names) / wide)
-    figure, axes = _new(3.1 * wide + 0.4, 2.3 * tall + 0.7, tall, wide, sharey=True)
+    figure, axes = new(3.1 * wide + 0.4, 2.3 * tall + 0.7, tall, wide, sharey=True)
     drawn: dict[str, Any] = {}
     for place, ax in enumerate(axes.flat):
         if place >= len(names):
@@ -222,7 +225,7 @@ def _missing(board: Board) -> tuple[str, str, Any, Sequence[Row]] | None:
         ]
     )
     texts = [["-" if np.isnan(v) else spell_score(v / _percent(board), board.percent) for v in line] for line in grid]
-    figure, axes = _new(1.6 + 0.95 * len(subsets), 0.9 + 0.26 * len(rows))
+    figure, axes = new(1.6 + 0.95 * len(subsets), 0.9 + 0.26 * len(rows))
     ax = axes[0, 0]
     palette = sns.light_palette(COLOURS[0], as_cmap=True, reverse=not board.higher_is_better)
     sns.heatmap(grid, ax=ax, annot=np.array(texts), fmt="", cmap=palette, linewidths=1.5, linecolor="white", cbar=False,
@@ -264,7 +267,7 @@ def _pareto(board: Board) -> tuple[str, str, Any, Sequence[Row]] | None:
     if not panels:
         return None
     colours = _colours(board, ranked)
-    figure, axes = _new(4.4 * len(panels), 3.5, 1, len(panels), sharey=True)
+    figure, axes = new(4.4 * len(panels), 3.5, 1, len(panels), sharey=True)
     sign = 1.0 if board.higher_is_better else -1.0
     for ax, cost in zip(axes.flat, panels, strict=True):
         rows = known[cost]
@@ -304,7 +307,7 @@ def _shapley(board: Board) -> tuple[str, str, Any, Sequence[Row]] | None:
     if not found:
         return None
     scale = _percent(board)
-    figure, axes = _new(6.8, 0.9 + 0.26 * len(found))
+    figure, axes = new(6.8, 0.9 + 0.26 * len(found))
     ax, high = axes[0, 0], len(found)
     for place, (_, values) in enumerate(found.values()):
         left, below = 0.0, 0.0

@@ -29,7 +29,17 @@ from fusionbench.engine import Member, Recipe, Trained
 from fusionbench.errors import UsageError, unknown
 from fusionbench.harness import Setup
 from fusionbench.model import Blueprint
-from fusionbench.search.outcome import Chosen, Trial, Tuned, blank, load_trials, load_tuned, read, row_of, write
+from fusionbench.search.outcome import (
+    Chosen,
+    Trial,
+    Tuned,
+    blank,
+    load_trials,
+    load_tuned,
+    restored,
+    row_of,
+    write,
+)
 from fusionbench.search.space import HELD, SCALARS, Axis, declared, flat, nested, restrict, settings
 from fusionbench.search.study import (
     SAMPLERS,
@@ -40,7 +50,6 @@ from fusionbench.search.study import (
     is_default,
     opened,
     requeue,
-    stored,
     waiting,
 )
 
@@ -56,7 +65,7 @@ __all__ = [
     "load_trials",
     "load_tuned",
     "nested",
-    "plots",
+    "restored",
     "restrict",
     "tune",
 ]
@@ -128,31 +137,6 @@ def tune(
                 yield event
             tuned = write(results, tuned, fold, study, axes, str(where))
     yield tuned
-
-
-def plots(results: Path, benchmark: str, fuser: str, storage: str | None = None) -> dict[str, Any]:
-    """`history, fold 0`, `importance, fold 0`, ... -> matplotlib figure; left out where Optuna has too few trials."""
-    import matplotlib.pyplot as plt
-
-    folder = results / benchmark / fuser
-    tuned = read(folder / "tuned.json")
-    figures: dict[str, Any] = {}
-    if tuned is None:
-        return figures
-    for fold in map(int, tuned.folds):
-        study = stored(folder, storage, _name(tuned, fold))
-        if study is None:  # it was removed: its result stands, without figures
-            continue
-        from optuna.visualization import matplotlib as draw
-
-        for what, make in ("history", draw.plot_optimization_history), ("importance", draw.plot_param_importances):
-            before = set(plt.get_fignums())
-            try:
-                figures[f"{what}, fold {fold}"] = make(study).figure
-            except (ValueError, RuntimeError):  # one trial, or all of one score
-                for number in set(plt.get_fignums()) - before:
-                    plt.close(number)
-    return figures
 
 
 def _name(tuned: Tuned, fold: int) -> str:

@@ -18,8 +18,8 @@ from fusionbench import record
 from fusionbench.api import PROTOCOL
 from fusionbench.errors import UsageError
 from fusionbench.harness import Setup
-from fusionbench.search.space import Axis, flat, settings, text
-from fusionbench.search.study import changes, finished, is_default
+from fusionbench.search.space import Axis, distribution, flat, settings, text
+from fusionbench.search.study import changes, finished, is_default, quiet_optuna
 
 FORMAT = 1  # of tuned.json
 
@@ -133,6 +133,28 @@ def load_trials(results: Path, benchmark: str, fuser: str) -> list[dict[str, str
     """The rows of `trials.csv`, empty if there are none."""
     path = results / benchmark / fuser / "trials.csv"
     return list(csv.DictReader(io.StringIO(path.read_text()))) if path.is_file() else []
+
+
+def restored(results: Path, benchmark: str, fuser: str) -> dict[int, Any]:
+    """Outer fold -> Optuna study in memory, made again from `tuned.json` and `trials.csv`; empty if there are none."""
+    tuned, optuna = read(results / benchmark / fuser / "tuned.json"), quiet_optuna()
+    studies: dict[int, Any] = {}
+    for row in load_trials(results, benchmark, fuser) if tuned else []:
+        assert tuned is not None
+        if row["state"] not in ("complete", "pruned"):
+            continue
+        ranges = {name: distribution(tuned.space[name]) for name in tuned.space if row.get(name)}
+        params = {n: row[n] if hasattr(r, "choices") else float(row[n]) for n, r in ranges.items()}
+        complete = row["state"] == "complete"
+        trial = optuna.create_trial(
+            state=optuna.trial.TrialState.COMPLETE if complete else optuna.trial.TrialState.PRUNED,
+            value=float(row["score"]) if complete else None, params=params, distributions=ranges,
+        )  # fmt: skip
+        fold = int(row["fold"])
+        if fold not in studies:
+            studies[fold] = optuna.create_study(direction="maximize")
+        studies[fold].add_trial(trial)
+    return studies
 
 
 def blank(

@@ -150,6 +150,17 @@ def axis_of(h: HParam, domain: Range | Choice, default: Any) -> Axis | None:
     return None if empty else Axis(h, domain, values[middle], (*values[:middle], *values[middle + 1 :]))
 
 
+def distribution(spelled: str) -> Any:
+    """The distribution of a range as `str` spells it: `64 | 128`, `0.1 to 10, log`."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    if " to " not in spelled:
+        return CategoricalDistribution(spelled.split(" | "))
+    bounds, _, log = spelled.partition(", ")
+    low, high = map(float, bounds.split(" to "))
+    return FloatDistribution(low, high, log=bool(log))
+
+
 def flat(parts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """part -> name -> value as part.name -> value."""
     return {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}

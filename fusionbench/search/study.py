@@ -208,16 +208,6 @@ def quiet_optuna() -> Any:
     return optuna
 
 
-def stored(folder: Path, storage: str | None, name: str) -> Any:
-    """The study of that name, to be looked at; None if it is not there."""
-    with suppress(KeyError):
-        if storage is not None:
-            return quiet_optuna().load_study(study_name=name, storage=_database(storage))
-        if path_of(folder, name).is_file():
-            return quiet_optuna().load_study(study_name=name, storage=_journal(path_of(folder, name)))
-    return None
-
-
 def path_of(folder: Path, name: str) -> Path:
     """The file of a study."""
     return folder / f"{name.rpartition('/')[2]}.journal"

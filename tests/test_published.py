@@ -1,0 +1,37 @@
+"""Published numbers come back: random cells of the committed leaderboard are trained again and compared.
+
+One cell a run of the suite; FUSIONBENCH_CELLS=20 tries twenty.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from fusionbench import harness, publish, record, registry
+
+RESULTS = Path(__file__).parents[1] / "results"
+FREE = ("watch", "affect_sim")  # their data come with the package or are made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(int(os.environ.get("FUSIONBENCH_CELLS", "1"))))
+def test_a_random_published_cell_comes_back(number: int) -> None:
+    fusers = [folder for name in FREE for folder in sorted((RESULTS / name).iterdir())]
+    old = random.choice(list(record.published(random.choice(fusers)).values()))
+    new = harness.again(old)
+    came_back, sentence = publish.came_back(old, new, record.predictions(RESULTS, old.run))
+    assert came_back, f"{sentence} Try: fusionbench records reproduce {old.run.id}"
+
+
+def test_published_rows_are_of_the_code_that_is_here() -> None:
+    """Otherwise the cells above compare different methods."""
+    for name in FREE:
+        for folder in sorted((RESULTS / name).iterdir()):
+            for old in record.published(folder).values():
+                here = {"fuser": registry.fingerprint(registry.load("fusers", old.run.fuser))}
+                assert old.code["fuser"] == here["fuser"], f"{folder} was made by other code: run and publish it again"
+                break
