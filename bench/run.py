@@ -28,10 +28,11 @@ import torch
 from tabulate import tabulate
 from torch import nn
 
-from fusionbench import engine, harness
+from fusionbench import engine, harness, search
 from fusionbench.api import Batch, Spec, Stream
 from fusionbench.engine import Member
 from fusionbench.engine.members import order
+from fusionbench.features.store import Features
 from fusionbench.model import statistics as split_statistics
 from fusionbench.record import Record
 
@@ -67,11 +68,12 @@ def stepper(setup: harness.Setup, count: int, data: Batch, device: torch.device)
     """One optimiser step of `count` members in one program; the steps go round."""
     recipe = replace(setup.recipe, steps=200)
     program = engine.program(setup.trained, members(setup, count), data, recipe, device)
+    one = engine.Graph(program) if engine.capturable(program) else program
     state = {"step": -1}
 
     def step() -> None:
         state["step"] = (state["step"] + 1) % 200
-        program.step(state["step"])
+        one.step(state["step"])
 
     return step
 
@@ -129,6 +131,60 @@ def over_samples(device: torch.device) -> Iterator[list[str]]:
         yield [f"concat: a step with {len(rows):,} samples / {len(setup.data):,}", f"{found:.2f}"]
 
 
+def from_disk(device: torch.device) -> Iterator[list[str]]:
+    """Samples that stay in memory-mapped files, as encoded media do, against the same samples in memory."""
+    setup = harness.setup("watch", "concat")
+    rows = torch.arange(len(setup.data)).repeat(40)
+    data = replace(setup.data, ids=[], groups=[])[rows]
+    resident = stepper(setup, 1, data.to(device), device)
+    with tempfile.TemporaryDirectory() as folder:
+        streams = {}
+        for m, stream in data.streams.items():
+            parts = []
+            for name, tensor in (("x", stream.x), ("mask", stream.mask)):
+                path = Path(folder, f"{m}.{name}")
+                tensor.numpy().tofile(path)
+                parts.append(np.memmap(path, tensor.numpy().dtype, "r", shape=tuple(tensor.shape)))
+            streams[m] = Features(m, *parts, range(len(rows)))
+        mapped = stepper(setup, 1, replace(data, streams=streams).to(device), device)
+        yield [f"concat: a step with {len(rows):,} samples on disk / in memory",
+               f"{ratio(device, mapped, resident, 40, rounds=5):.2f}"]  # fmt: skip
+
+
+def over_time(device: torch.device) -> Iterator[list[str]]:
+    """Resident memory after 1,000 steps over after 200."""
+    setup = harness.setup("watch", "concat")
+    step = stepper(setup, 3, setup.data.to(device), device)
+    sizes = []
+    for _ in range(5):
+        for _ in range(200):
+            step()
+        sizes.append(int(Path("/proc/self/statm").read_text().split()[1]))
+    yield ["concat: resident memory after 1,000 steps / after 200", f"{sizes[-1] / sizes[0]:.2f}"]
+
+
+def searching(device: torch.device) -> Iterator[list[str]]:
+    """Trials whose inner folds, or that themselves, train as one program."""
+    for name in ("concat", "gated"):
+        setup = harness.setup("watch", name)
+        ways: dict[str, dict[str, int]] = {"in turn": {"stacked": 1}, "one program": {}}
+        if name == "concat":
+            ways["4 trials at once"] = {"together": 4}
+        taken: dict[str, list[float]] = {way: [] for way in ways}
+        held = {"train": {"optimiser": "adamw", "warmup": 0.1}, "fuser": dict(setup.hparams["fuser"])}
+        for _ in range(3):
+            for way, how in ways.items():
+                with tempfile.TemporaryDirectory() as folder:
+                    began = time.perf_counter()
+                    for _ in search.tune(setup, Path(folder), trials=4, folds=[0], seeds=1,
+                                         given=held, device=str(device), **how):  # fmt: skip
+                        pass
+                    taken[way].append(time.perf_counter() - began)
+        base = statistics.median(taken.pop("in turn"))
+        for way, seconds in taken.items():
+            yield [f"{name}: a search, 4 inner folds {way} / in turn", f"{statistics.median(seconds) / base:.2f}"]
+
+
 def over_modalities(device: torch.device) -> Iterator[list[str]]:
     from fusionbench import registry
 
@@ -181,7 +237,7 @@ def peak(count: int, device: torch.device) -> float:
     return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def first_step() -> Iterator[list[str]]:
+def first_step(device: torch.device) -> Iterator[list[str]]:
     code = "from fusionbench import harness; s = harness.setup('watch', 'concat'); harness.estimate"
     empty = "import torch"
     seconds = {}
@@ -215,6 +271,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--whole", action="store_true", help="also 100 whole runs, which takes a while")
+    parser.add_argument("--only", help="a part: searching, memory, over_samples, ...")
     parser.add_argument("--peak", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -224,9 +281,13 @@ def main() -> None:
         return
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()}, CPU"
     print(f"{machine}, {options.threads} threads; torch {torch.__version__}, numpy {np.__version__}")
-    parts = [against_a_bare_loop, against_in_turn, evaluation, over_samples, over_modalities, memory]
-    rows = [row for part in parts for row in part(device)]
-    rows += [*first_step(), *(whole(device) if options.whole else ())]
+    parts = [
+        against_a_bare_loop, against_in_turn, evaluation, searching, over_samples, from_disk, over_modalities, memory,
+        over_time,
+    ]  # fmt: skip
+    chosen = [part for part in [*parts, first_step, *([whole] if options.whole else [])]
+              if options.only in (None, part.__name__)]  # fmt: skip
+    rows = [row for part in chosen for row in part(device)]
     print(tabulate(rows, ["what", "ratio"], tablefmt="github", disable_numparse=True))
 
 

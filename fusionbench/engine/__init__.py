@@ -26,11 +26,13 @@ from fusionbench.model import Blueprint, Model
 __all__ = [
     "Alone",
     "Event",
+    "Graph",
     "Member",
     "Progress",
     "Recipe",
     "Stacked",
     "Trained",
+    "capturable",
     "chunk",
     "company",
     "hide",

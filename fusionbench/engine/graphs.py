@@ -51,6 +51,7 @@ class Graph:
         self.table = torch.tensor([program.lr(s) for s in steps], device=device)  # (steps, K)
         self.rates, self.losses = torch.zeros_like(self.table[0]), torch.zeros_like(self.table[0])
         self.replay: Callable[[], Any] | None = None
+        self.next = 0  # where the counter stands
         self.waiting: float = WARM_UP  # steps without a graph
 
     def step(self, step: int) -> Tensor:
@@ -60,6 +61,9 @@ class Graph:
             return self._aside(step)
         if self.replay is None:
             return self._begin(step)
+        if step != self.next:
+            self.at.fill_(step)
+        self.next = step + 1
         self.replay()
         return self.losses.clone()
 
@@ -91,6 +95,7 @@ class Graph:
         self._watch_rates()
         self.at.fill_(step)
         self.replay()
+        self.next = step + 1
         if not _distance(weights, goal) <= AGREES * _distance(goal, start):
             self._give_up("a replayed step differs from the same step without it")
             for tensor, value in zip(state, right, strict=True):

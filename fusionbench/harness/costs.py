@@ -23,21 +23,10 @@ from fusionbench.harness.setups import Setup
 WARM_UP, LEAST, MOST, SECONDS = 2, 3, 50, 0.2  # repetitions of a timing: within these, until so long has passed
 
 #: Families of operations that do multiply, and of which torch's counter knows only the members in its registry.
-MULTIPLIES: tuple[str, ...] = (
-    "rnn",
-    "gru",
-    "lstm",
-    "fft",
-    "cdist",
-    "attention",
-    "solve",
-    "inv_ex",
-    "cholesky",
-    "svd",
-    "qr",
-    "eigh",
-)
-MULTIPLIES += ("aten.mv", "aten.addmv", "aten.dot", "aten.vdot", "aten.addr", "grouped_mm", "scaled_mm")
+MULTIPLIES = (
+    "rnn aten.gru lstm fft cdist attention solve inv_ex cholesky svd qr eigh aten.mv aten.addmv aten.dot aten.vdot "
+    "aten.addr grouped_mm scaled_mm"
+).split()
 
 
 def measure(setup: Setup, member: Member, data: Batch) -> dict[str, float | None]:
