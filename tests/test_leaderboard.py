@@ -314,7 +314,13 @@ def test_a_tuned_row_is_one_row_though_its_settings_vary_by_fold(tmp_path: Path)
             record.path_of(tmp_path, r.run).with_suffix(end).unlink()
         run = replace(r.run, tuned="30 trials, 8f2e", hparams={**r.run.hparams, "fuser": {"width": 9 + r.run.fold}})
         record.save(tmp_path, replace(r, run=run, changes=["tuned=30 trials, 8f2e"]), None, None)
-    assert {(row.label, row.ranked) for row in only(tmp_path).rows} == {("jmt", True), ("jmt (tuned)", True)}
+    board = only(tmp_path)
+    assert {(row.label, row.ranked) for row in board.rows} == {("jmt", True), ("jmt (tuned)", True)}
+    text = leaderboard.render(board, columns=["tuning"])
+    assert {tuple(line.split()[-2:]) for line in text.splitlines()[4:6]} == {("jmt", "default"), ("30", "trials")}
+    assert "the difference is also the tuning's" in text
+    write(tmp_path / "plain", "jmt")
+    assert "tuning" not in columns_of(only(tmp_path / "plain"))
 
 
 def test_what_must_not_be_mixed_has_tables_of_its_own(tmp_path: Path) -> None:

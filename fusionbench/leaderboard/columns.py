@@ -36,6 +36,15 @@ class Column:
     help: str
 
 
+DEFAULT = "default"
+
+
+def tuning(row: Row) -> str:
+    """`6 trials`, or `default`."""
+    trials, _, _ = row.entry.first.run.tuned.partition(" trials")
+    return f"{trials} trials" if trials else DEFAULT
+
+
 def known(board: Board, sort: str | None = None) -> dict[str, Column]:
     """Every column that the board has values for, in order; ranks are by the score that sorts, clean or damaged."""
     up = board.higher_is_better
@@ -117,6 +126,8 @@ def known(board: Board, sort: str | None = None) -> dict[str, Column]:
         plain("seeds", "seeds", str, None, "seeds of which every fold is done"),
         plain("folds", "folds", str, None, "folds that are done"),
         plain("failed", "failed", str, None, "runs that failed"),
+        Column("tuning", "settings", tuning if any(tuning(row) != DEFAULT for row in board.rows) else lambda row: None,
+               str, None, "searched on validation data, with its budget an outer fold, or the defaults"),
         plain("lr", "lr", str, None, "learning rates that validation chose, with the number of runs"),
         plain("trained", "trained", spell_count, False, "parameters that received a gradient"),
         plain("allocated", "parameters", spell_count, False, "all parameters"),

@@ -104,6 +104,14 @@ def footnotes(board: Board, sort: str | None = None) -> list[str]:
         reach = board.detectable
         seen = f"; typically a difference of {_plain_score(board, reach)} from it can be shown" if reach else ""
         notes.append(f"Reference, named beforehand: {board.reference}{floor}{seen}.")
+    tuned = [row for row in ranked if row.entry.first.run.tuned]
+    if tuned:
+        budgets = sorted({cols.tuning(row) for row in tuned})
+        equal = "the same budget" if len(budgets) == 1 else "different budgets"
+        notes.append(
+            f"Tuned: settings searched on the validation data of each outer fold, {equal} ({', '.join(budgets)}). "
+            f"Where a tuned row meets one with default settings, the difference is also the tuning's."
+        )
     if any(row.values.get("retained") is None and row.values.get(DAMAGED) is not None for row in ranked):
         notes.append("Retained, drop and rCE are left out where the clean score is within the seeds' noise of chance.")
     if any(row.values.get("seconds") is not None for row in rows) and board.device:
