@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,20 @@ def against_in_turn(device: torch.device) -> Iterator[list[str]]:
         for count in (5, 10, 32) if name in LIGHT else (3, 9):
             found = ratio(device, stepper(setup, count, data, device), alone, max(2, 40 // count), rounds=5) / count
             yield [f"{name}: {count} members stacked / {count} in turn", f"{found:.2f}"]
+
+
+def answering(device: torch.device) -> Iterator[list[str]]:
+    """Ten models on the test samples of a fold: what `judge` does together on a GPU and one by one on a CPU."""
+    for name in ("concat", "jmt"):
+        setup = harness.setup("watch", name)
+        data = setup.data.to(device)
+        splits = harness.splits_of(setup, data, 0)
+        stats = split_statistics(data, torch.from_numpy(splits.train).to(device))
+        models = [setup.trained.build(seed, stats, len(splits.train)).to(device) for seed in range(10)]
+        test = data[splits.test]
+        together = partial(engine.predict_together, models, [test] * 10)
+        one_by_one = partial(lambda models, test: [engine.predict(model, test) for model in models], models, test)
+        yield [f"{name}: 10 models answer together / one by one", f"{ratio(device, together, one_by_one, 2):.2f}"]
 
 
 def over_samples(device: torch.device) -> Iterator[list[str]]:
@@ -282,7 +297,7 @@ def main() -> None:
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()}, CPU"
     print(f"{machine}, {options.threads} threads; torch {torch.__version__}, numpy {np.__version__}")
     parts = [
-        against_a_bare_loop, against_in_turn, evaluation, searching, over_samples, from_disk, over_modalities, memory,
+        against_a_bare_loop, against_in_turn, evaluation, answering, searching, over_samples, from_disk, over_modalities, memory,
         over_time,
     ]  # fmt: skip
     chosen = [part for part in [*parts, first_step, *([whole] if options.whole else [])]

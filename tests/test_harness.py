@@ -142,6 +142,25 @@ def test_stacking_changes_scores_by_rounding_only(tmp_path: Path) -> None:
         np.testing.assert_allclose(*kept, atol=2e-3)
 
 
+@pytest.mark.parametrize("fuser", ["concat", "jmt", "bottleneck", "tensor_fusion"])
+def test_runs_that_are_judged_together_get_the_answers_that_each_gets_alone(fuser: str) -> None:
+    setup = prepare(fuser)
+    cases = []
+    for fold, seed in ((0, 0), (0, 1), (1, 0)):
+        splits = harness.splits_of(setup, setup.data, fold)
+        splits = replace(splits, test=splits.test[: len(splits.test) - 7 * fold])  # not all of one size
+        model = setup.trained.build(seed, judging.statistics(setup.data, torch.from_numpy(splits.train)), 100)
+        cases.append(judging.Case(setup.run(fold, seed), model, splits))
+    damage = judging.parse(setup, ["noise:all:3", "missing:left"])
+    alone, together = (judging.judge(setup, cases, setup.data, damage, together) for together in (False, True))
+    for a, b in zip(alone, together, strict=True):
+        assert a.rates == b.rates
+        assert list(a.scores) == list(b.scores) == ["chance", "clean", "noise:all:3", "missing:left"]
+        for name, answers in a.predictions.answers.items():
+            np.testing.assert_allclose(answers, b.predictions.answers[name], rtol=1e-4, atol=1e-5)
+    assert not np.array_equal(*(found.predictions.answers["clean"][:60] for found in alone[:2])), "two seeds"
+
+
 def test_a_run_that_diverges_is_recorded_as_failed_and_the_others_go_on(tmp_path: Path) -> None:
     mine = tmp_path / "explodes.py"
     mine.write_text(

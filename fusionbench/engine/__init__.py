@@ -15,11 +15,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from torch import Tensor
+from torch.func import stack_module_state
 
 from fusionbench.api import Batch, Stream
 from fusionbench.engine.graphs import Graph, capturable
 from fusionbench.engine.members import Member, Recipe, rates_of
-from fusionbench.engine.programs import Alone, Program, Stacked, chunk, hide
+from fusionbench.engine.programs import Alone, Program, Stacked, chunk, hide, stacked_answers
 from fusionbench.errors import UsageError
 from fusionbench.model import Blueprint, Model
 
@@ -37,6 +38,7 @@ __all__ = [
     "company",
     "hide",
     "predict",
+    "predict_together",
     "program",
     "rates_of",
     "train",
@@ -66,10 +68,15 @@ class Trained:
     how: str
     error: str | None = None
 
+    @property
+    def stacked(self) -> bool:
+        return self.how.startswith("stacked")
+
 
 Event = Progress | Trained
 
 LIGHT, HEAVY = 1e8, 5e8  # floating-point operations of one member's step
+TOGETHER = 8192  # samples of all members that are evaluated at once
 
 
 def train(
@@ -227,6 +234,25 @@ def predict(model: Model, data: Batch) -> np.ndarray:
     with torch.no_grad():
         rows = torch.arange(len(data), device=data.y.device).split(chunk(data))
         return torch.cat([model(data[r]).float().cpu() for r in rows]).numpy()
+
+
+def predict_together(models: Sequence[Model], batches: Sequence[Batch]) -> list[np.ndarray]:
+    """`predict` of several models of one blueprint, each to samples of its own, in one pass under `vmap`."""
+    weights, buffers = stack_module_state(list(models))
+    streams = {
+        m: Stream(*(torch.cat([getattr(b.streams[m], part) for b in batches]) for part in ("x", "mask")))
+        for m in batches[0].streams
+    }
+    whole = Batch(streams, torch.cat([b.y for b in batches]), torch.cat([b.y_mask for b in batches]))
+    sizes = [len(b) for b in batches]
+    starts = np.cumsum([0, *sizes[:-1]])
+    rows = [torch.arange(max(sizes)) % size + int(start) for size, start in zip(sizes, starts, strict=True)]
+    index = torch.stack(rows).to(whole.y.device)  # (K, n), wrapped
+    few = max(1, min(chunk(whole), TOGETHER // len(models)))
+    with torch.no_grad():
+        parts = [stacked_answers(models[0], {**weights, **buffers}, whole, part) for part in index.split(few, 1)]
+    answers = torch.cat(parts, 1).float().cpu().numpy()
+    return [found[:size] for found, size in zip(answers, sizes, strict=True)]
 
 
 def _admit(data: Batch, member: Member) -> None:

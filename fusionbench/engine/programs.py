@@ -95,17 +95,6 @@ class Program:
             streams = drop_modalities(streams, rates, uniforms, keep_one=True)
         return streams
 
-    def _gather(self, data: Batch, rows: Tensor) -> tuple[dict[str, tuple[Tensor, Tensor]], Tensor, Tensor]:
-        """Streams as plain pairs, y and y_mask of the samples at `rows` (any leading shape), on the device."""
-        pairs = {}
-        for m, s in data.streams.items():
-            if isinstance(s, Stream):  # already zero under its mask: skip the constructor
-                pairs[m] = s.x[rows], s.mask[rows]
-            else:
-                stream = s[rows.flatten()].to(self.device)
-                pairs[m] = stream.x.unflatten(0, rows.shape), stream.mask.unflatten(0, rows.shape)
-        return pairs, data.y[rows], data.y_mask[rows]
-
     def _optimiser(self, rows: list[list[Tensor]]) -> torch.optim.Optimizer:
         """One parameter group a member."""
         groups = [
@@ -166,6 +155,29 @@ def chunk(data: Batch) -> int:
     return max(1, min(1024, 2**27 // max(1, sum(map(math.prod, shapes)))))
 
 
+def gather(data: Batch, rows: Tensor) -> tuple[dict[str, tuple[Tensor, Tensor]], Tensor, Tensor]:
+    """Streams as plain pairs, y and y_mask of the samples at `rows` (any leading shape), on the device of `rows`."""
+    pairs = {}
+    for m, s in data.streams.items():
+        if isinstance(s, Stream):  # already zero under its mask: skip the constructor
+            pairs[m] = s.x[rows], s.mask[rows]
+        else:
+            stream = s[rows.flatten()].to(rows.device)
+            pairs[m] = stream.x.unflatten(0, rows.shape), stream.mask.unflatten(0, rows.shape)
+    return pairs, data.y[rows], data.y_mask[rows]
+
+
+def stacked_answers(model: Model, weights: Mapping[str, Tensor], data: Batch, rows: Tensor) -> Tensor:
+    """(K, n, S, out): member k, whose weights are the k-th of each stack, answers the samples at rows[k]."""
+    model.eval()
+
+    def one(weights: dict[str, Tensor], pairs: dict[str, Any], y: Tensor, y_mask: Tensor) -> Tensor:
+        batch = Batch({m: Stream(*pair) for m, pair in pairs.items()}, y, y_mask)
+        return functional_call(model, weights, (batch,))
+
+    return vmap(one)(dict(weights), *gather(data, rows))
+
+
 def hide(streams: Streams, rates: Mapping[str, float], index: Tensor) -> Streams:
     """Streams (B, ...) of the samples at `index`, with modalities absent at these rates, one always kept.
 
@@ -192,14 +204,14 @@ class Alone(Program):
 
     def _losses(self, rows: Tensor, keys: Tensor, progress: float | Tensor) -> Tensor:
         self.model.train()
-        pairs, y, y_mask = self._gather(self.data, rows[0])
+        pairs, y, y_mask = gather(self.data, rows[0])
         streams = {m: Stream(*pair) for m, pair in pairs.items()}
         batch = Batch(streams, y, y_mask, index=rows[0], progress=progress)
         return self._loss(self.model, streams, batch, keys[0], self.members[0].label_smoothing).unsqueeze(0)
 
     def _answers(self, data: Batch, rows: Tensor) -> Tensor:
         self.model.eval()
-        pairs, y, y_mask = self._gather(data, rows[0])
+        pairs, y, y_mask = gather(data, rows[0])
         return self.model(Batch({m: Stream(*pair) for m, pair in pairs.items()}, y, y_mask)).unsqueeze(0)
 
     def _clip(self) -> None:
@@ -268,18 +280,12 @@ class Stacked(Program):
             call = lambda *args: functional_call(self.model, weights, args)  # noqa: E731
             return self._loss(call, streams, batch, key, smoothing)
 
-        pairs, y, y_mask = self._gather(self.data, rows)
+        pairs, y, y_mask = gather(self.data, rows)
         weights = {**self._named(self.flat), **self.buffers}
         return vmap(one)(weights, pairs, y, y_mask, rows, keys, self.smoothing)
 
     def _answers(self, data: Batch, rows: Tensor) -> Tensor:
-        self.model.eval()
-
-        def one(weights: dict[str, Tensor], pairs: dict[str, Any], y: Tensor, y_mask: Tensor) -> Tensor:
-            batch = Batch({m: Stream(*pair) for m, pair in pairs.items()}, y, y_mask)
-            return functional_call(self.model, weights, (batch,))
-
-        return vmap(one)({**self._named(self.flat), **self.buffers}, *self._gather(data, rows))
+        return stacked_answers(self.model, {**self._named(self.flat), **self.buffers}, data, rows)
 
     def _clip(self) -> None:
         assert self.flat.grad is not None

@@ -20,7 +20,7 @@ from fusionbench.api import PROTOCOL, Batch
 from fusionbench.engine import Progress, Trained
 from fusionbench.errors import UsageError
 from fusionbench.harness import costs
-from fusionbench.harness.judging import CHANCE, CLEAN, judge, parse, rehearse, revive, training_rates
+from fusionbench.harness.judging import CHANCE, CLEAN, Case, judge, parse, rehearse, revive, training_rates
 from fusionbench.harness.setups import Setup, member_of, setup, splits_of
 from fusionbench.record import Record, Run
 
@@ -28,6 +28,9 @@ __all__ = [
     "CHANCE", "CLEAN", "Plan", "Setup", "again", "estimate", "execute", "member_of", "pick", "plan", "setup",
     "splits_of", "submit",
 ]  # fmt: skip
+
+
+AT_ONCE = 16  # runs that are evaluated together at most: each holds its test samples
 
 
 @dataclass(frozen=True)
@@ -83,20 +86,24 @@ def execute(
         for lr in setup.recipe.lr:
             members.append(member_of(setup.recipe, run, splits, lr))
             owners.append(number)
-    finished: dict[int, list[Trained]] = {}
-    spent = {} if setup.recipe.quick else costs.measure(setup, members[0], data)
     together = stacked or engine.company(setup.trained, members, data, setup.recipe, where)
+    spent = {} if setup.recipe.quick else costs.measure(setup, members[0], data)
+    finished: dict[int, list[Trained]] = {}
+    ready: list[tuple[Run, Mapping[float, Trained]]] = []  # to be evaluated together
     for event in engine.train(setup.trained, members, data, setup.recipe, device=where, stacked=together):
+        if isinstance(event, Trained):
+            number = owners[event.member]
+            finished.setdefault(number, []).append(event)
+            if len(finished[number]) == len(setup.recipe.lr):
+                candidates = sorted(finished.pop(number), key=lambda t: t.member)
+                ready.append((todo.train[number], {members[t.member].lr: t for t in candidates}))
+        # Members of one program finish at one time; one that was alone is not kept waiting for another's training.
+        if ready and (isinstance(event, Progress) or not event.stacked or len(ready) == AT_ONCE):
+            yield from _finish(setup, ready, data, results, conditions, spent)
+            ready = []
         if isinstance(event, Progress):
             yield event
-            continue
-        number = owners[event.member]
-        finished.setdefault(number, []).append(event)
-        if len(finished[number]) == len(setup.recipe.lr):
-            candidates = sorted(finished.pop(number), key=lambda t: t.member)
-            rates = [members[t.member].lr for t in candidates]
-            trained = dict(zip(rates, candidates, strict=True))
-            yield _finish(setup, todo.train[number], trained, data, results, conditions, spent)
+    yield from _finish(setup, ready, data, results, conditions, spent)
 
 
 def estimate(setup: Setup, todo: Plan, conditions: Sequence[str], device: str = "auto") -> float:
@@ -147,59 +154,62 @@ def _blank(setup: Setup, run: Run) -> Record:
 
 
 def _finish(
-    setup: Setup,
-    run: Run,
-    trained: Mapping[float, Trained],
-    data: Batch,
-    results: Path,
-    conditions: Sequence[str],
-    spent: Mapping[str, float | None],
-) -> Record:
-    """Chooses the learning rate on validation, evaluates, saves."""
-    sound = {lr: t for lr, t in trained.items() if t.error is None}
-    history = {f"{lr:g}": t.history for lr, t in trained.items()}
-    fresh = replace(
-        _blank(setup, run),
-        history=history,
-        changes=setup.changes,
-        marks=setup.marks,
-        complete={"folds": setup.benchmark.folds, "seeds": setup.benchmark.seeds},
-        table=list(setup.benchmark.corruptions),
-        versions=_versions(),
-        device=_device_name(data.y.device),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-    train_seconds = sum(t.seconds for t in trained.values())
-    if not sound:
-        worst = "; ".join(f"lr {lr:g}: {t.error}" for lr, t in trained.items())
-        failed = replace(fresh, error=worst, seconds={"train": train_seconds})
-        record.save(results, failed, None, None)
-        return failed
-    lr = max(sound, key=lambda rate: (sound[rate].score, -rate))
-    best = sound[lr]
+    setup: Setup, ready: Sequence[tuple[Run, Mapping[float, Trained]]], data: Batch, results: Path,
+    conditions: Sequence[str], spent: Mapping[str, float | None],
+) -> Generator[Record, None, None]:  # fmt: skip
+    """Chooses the learning rate of each run on validation, evaluates, saves."""
+    cases, chosen = [], []
+    for run, trained in ready:
+        sound = {lr: t for lr, t in trained.items() if t.error is None}
+        fresh = replace(
+            _blank(setup, run),
+            history={f"{lr:g}": t.history for lr, t in trained.items()},
+            seconds={"train": sum(t.seconds for t in trained.values())},
+            changes=setup.changes,
+            marks=setup.marks,
+            complete={"folds": setup.benchmark.folds, "seeds": setup.benchmark.seeds},
+            table=list(setup.benchmark.corruptions),
+            versions=_versions(),
+            device=_device_name(data.y.device),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        if not sound:
+            worst = "; ".join(f"lr {lr:g}: {t.error}" for lr, t in trained.items())
+            failed = replace(fresh, error=worst)
+            record.save(results, failed, None, None)
+            yield failed
+            continue
+        lr = max(sound, key=lambda rate: (sound[rate].score, -rate))
+        best = sound[lr]
+        cases.append(Case(run, revive(setup, run, best.weights, data.y.device), splits_of(setup, data, run.fold)))
+        chosen.append((replace(fresh, chosen={"lr": lr, "step": float(best.step), "validation": best.score}), best))
+    if not cases:
+        return
     began = time.perf_counter()
-    splits = splits_of(setup, data, run.fold)
-    judged = judge(setup, run, revive(setup, run, best.weights, data.y.device), data, splits, parse(setup, conditions))
-    done = replace(
-        fresh,
-        status="done",
-        chosen={"lr": lr, "step": float(best.step), "validation": best.score},
-        scores=judged.scores,
-        best=judged.best,
-        rates={**training_rates(setup, data, splits), **judged.rates},
-        seconds={"train": train_seconds, "evaluate": time.perf_counter() - began},
-        parameters=best.parameters,
-        costs=spent,
-        samples={
-            "train": len(splits.train),
-            "val": len(splits.val),
-            "test": len(splits.test),
-            "skipped": len(getattr(setup.benchmark, "skipped", ())),
-        },
-        how=best.how,
-    )
-    record.save(results, done, judged.predictions, best.weights)
-    return done
+    together = data.y.device.type == "cuda" and all(best.stacked for _, best in chosen)
+    judged = judge(setup, cases, data, parse(setup, conditions), together)
+    taken = (time.perf_counter() - began) / len(cases)
+    for case, (fresh, best), found in zip(cases, chosen, judged, strict=True):
+        splits = case.splits
+        done = replace(
+            fresh,
+            status="done",
+            scores=found.scores,
+            best=found.best,
+            rates={**training_rates(setup, data, splits), **found.rates},
+            seconds={**fresh.seconds, "evaluate": taken},
+            parameters=best.parameters,
+            costs=spent,
+            samples={
+                "train": len(splits.train),
+                "val": len(splits.val),
+                "test": len(splits.test),
+                "skipped": len(getattr(setup.benchmark, "skipped", ())),
+            },
+            how=best.how,
+        )
+        record.save(results, done, found.predictions, best.weights)
+        yield done
 
 
 def _evaluate_again(setup: Setup, old: Record, data: Batch, results: Path, conditions: Sequence[str]) -> Record:
@@ -210,7 +220,7 @@ def _evaluate_again(setup: Setup, old: Record, data: Batch, results: Path, condi
     missing = [damage for damage in parse(setup, conditions) if damage[0] not in old.scores]
     began = time.perf_counter()
     model = revive(setup, old.run, weights, data.y.device)
-    judged = judge(setup, old.run, model, data, splits_of(setup, data, old.run.fold), missing)
+    (judged,) = judge(setup, [Case(old.run, model, splits_of(setup, data, old.run.fold))], data, missing)
     new = replace(old, scores=judged.scores, best=judged.best, rates=judged.rates,
                   seconds={"evaluate": time.perf_counter() - began})  # fmt: skip
     before = record.predictions(results, old.run)

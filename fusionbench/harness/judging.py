@@ -66,32 +66,72 @@ class Judged:
     predictions: Predictions
 
 
-def judge(setup: Setup, run: Run, model: Model, data: Batch, splits: Splits, damage: Sequence[Damage]) -> Judged:
-    """Scores of one model on its test samples, clean and under every condition, with the answers kept."""
-    task, test = setup.benchmark.task, data[splits.test]
-    train = torch.from_numpy(splits.train).to(data.y.device)
-    y, y_mask = test.y.cpu().numpy(), test.y_mask.cpu().numpy()
-    sd = {m: s for m, (_, s) in statistics(data, train).items()}
-    context = Context(sd, setup.benchmark.rates, dict(test.streams))
-    measured = [*task.metrics, *(CALIBRATION if task.kind == "classify" else ())]
-    constant = _constant(task, data.y[train], data.y_mask[train], y.shape[1])
-    judged = Judged(
-        {CHANCE: evaluate(measured, np.broadcast_to(constant, (*y.shape[:2], task.out)), y, y_mask)},
-        {}, {}, Predictions(np.array(test.ids), np.array(test.groups), y, y_mask, {}),
-    )  # fmt: skip
-    answers = dict[str, np.ndarray]()
-    for name, corruption, severity in [(CLEAN, None, 0), *damage]:
-        streams: Streams = dict(test.streams)
-        if corruption is not None:
-            streams = setup.prepared.damage(streams, splits.test, splits.train, corruption, severity, run.seed, context)
-            judged.rates[name] = _lost(dict(test.streams), streams)
-        answers[name] = engine.predict(model, replace(test, streams=streams))
-        judged.scores[name] = evaluate(measured, answers[name], y, y_mask)
-        how = None if corruption is None else (corruption, severity, context)
-        optimum = setup.benchmark.optimum(streams, test, how)
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A trained model, and the split whose test samples it is judged on."""
+
+    run: Run
+    model: Model
+    splits: Splits
+
+
+def judge(
+    setup: Setup, cases: Sequence[Case], data: Batch, damage: Sequence[Damage], together: bool = False
+) -> list[Judged]:
+    """Scores of trained models on their test samples, clean and under every condition, with the answers kept.
+
+    With `together`, all of them answer in one pass: on a GPU that is what makes a hundred conditions cheap.
+    """
+    trials = [_Trial(setup, case, data) for case in cases]
+    for condition in [None, *damage]:
+        batches = [trial.meet(condition) for trial in trials]
+        if together and len(cases) > 1:
+            answers = engine.predict_together([case.model for case in cases], batches)
+        else:
+            answers = [engine.predict(case.model, batch) for case, batch in zip(cases, batches, strict=True)]
+        for trial, batch, found in zip(trials, batches, answers, strict=True):
+            trial.note(condition, batch, found)
+    return [trial.judged for trial in trials]
+
+
+class _Trial:
+    """One case before its conditions."""
+
+    def __init__(self, setup: Setup, case: Case, data: Batch) -> None:
+        self.setup, self.case, self.test = setup, case, data[case.splits.test]
+        task, test, train = setup.benchmark.task, self.test, torch.from_numpy(case.splits.train).to(data.y.device)
+        self.y, self.y_mask = test.y.cpu().numpy(), test.y_mask.cpu().numpy()
+        sd = {m: s for m, (_, s) in statistics(data, train).items()}
+        self.context = Context(sd, setup.benchmark.rates, dict(test.streams))
+        self.measured = [*task.metrics, *(CALIBRATION if task.kind == "classify" else ())]
+        constant = _constant(task, data.y[train], data.y_mask[train], self.y.shape[1])
+        answers = np.broadcast_to(constant, (*self.y.shape[:2], task.out))
+        self.answers: dict[str, np.ndarray] = {}
+        self.judged = Judged(
+            {CHANCE: evaluate(self.measured, answers, self.y, self.y_mask)}, {}, {},
+            Predictions(np.array(test.ids), np.array(test.groups), self.y, self.y_mask, self.answers),
+        )  # fmt: skip
+
+    def meet(self, condition: Damage | None) -> Batch:
+        """The test samples under a condition, clean if None."""
+        if condition is None:
+            return self.test
+        name, corruption, severity = condition
+        streams, splits = dict(self.test.streams), self.case.splits
+        damaged = self.setup.prepared.damage(
+            streams, splits.test, splits.train, corruption, severity, self.case.run.seed, self.context
+        )
+        self.judged.rates[name] = _lost(streams, damaged)
+        return replace(self.test, streams=damaged)
+
+    def note(self, condition: Damage | None, batch: Batch, answers: np.ndarray) -> None:
+        name = condition[0] if condition else CLEAN
+        self.answers[name] = answers
+        self.judged.scores[name] = evaluate(self.measured, answers, self.y, self.y_mask)
+        how = None if condition is None else (*condition[1:], self.context)
+        optimum = self.setup.benchmark.optimum(dict(batch.streams), self.test, how)
         if optimum is not None:
-            judged.best[name] = optimum[task.metrics[0]]
-    return replace(judged, predictions=replace(judged.predictions, answers=answers))
+            self.judged.best[name] = optimum[self.setup.benchmark.task.metrics[0]]
 
 
 def training_rates(setup: Setup, data: Batch, splits: Splits) -> dict[str, dict[str, float]]:
