@@ -297,8 +297,8 @@ def main() -> None:
     machine = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()}, CPU"
     print(f"{machine}, {options.threads} threads; torch {torch.__version__}, numpy {np.__version__}")
     parts = [
-        against_a_bare_loop, against_in_turn, evaluation, answering, searching, over_samples, from_disk, over_modalities, memory,
-        over_time,
+        against_a_bare_loop, against_in_turn, evaluation, answering, searching, over_samples, from_disk,
+        over_modalities, memory, over_time,
     ]  # fmt: skip
     chosen = [part for part in [*parts, first_step, *([whole] if options.whole else [])]
               if options.only in (None, part.__name__)]  # fmt: skip

@@ -238,7 +238,7 @@ def predict(model: Model, data: Batch) -> np.ndarray:
 
 def predict_together(models: Sequence[Model], batches: Sequence[Batch]) -> list[np.ndarray]:
     """`predict` of several models of one blueprint, each to samples of its own, in one pass under `vmap`."""
-    weights, buffers = stack_module_state(list(models))
+    weights, buffers = stack_module_state([model.eval() for model in models])
     streams = {
         m: Stream(*(torch.cat([getattr(b.streams[m], part) for b in batches]) for part in ("x", "mask")))
         for m in batches[0].streams
