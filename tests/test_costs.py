@@ -36,12 +36,21 @@ def test_operations_of_a_known_model() -> None:
         lambda x: torch.fft.rfft(x),
         lambda x: torch.mv(x[0], x[0, 0]),
         lambda x: torch.cdist(x, x),
+        nn.Bilinear(4, 4, 2),
     ],
 )
 def test_operations_that_the_counter_passes_over_are_said(call: object) -> None:
+    x = torch.randn(4, 4, 4)
     with torch.no_grad(), Ledger() as ledger:
-        call(torch.randn(4, 4, 4))  # type: ignore[operator]
+        call(*[x] * (2 if isinstance(call, nn.Bilinear) else 1))  # type: ignore[operator]
     assert uncounted(ledger.operations)
+
+
+def test_square_roots_and_norms_are_no_products() -> None:
+    with Ledger() as ledger:
+        x = nn.LayerNorm(4)(nn.Linear(4, 4)(torch.rand(2, 4))).abs().sqrt().softmax(-1)
+        nn.functional.normalize(x).rsqrt().sum().backward()
+    assert not uncounted(ledger.operations)
 
 
 def test_the_ledger_counts_what_is_alive_at_one_time() -> None:

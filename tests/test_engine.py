@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from fusionbench import engine, registry
 from fusionbench.api import Batch, Fuser, Head, Spec, Stream, Streams, UsageError, masked_mean
@@ -295,21 +297,41 @@ def nothing(call: Callable[[], Any]) -> Callable[[], Any]:
     return lambda: None
 
 
+def early(call: Callable[[], Any]) -> Callable[[], Any]:
+    """What a capture on the wrong device does."""
+    call()
+    return lambda: None
+
+
 def refused(call: Callable[[], Any]) -> Callable[[], Any]:
     raise RuntimeError("operation not permitted when stream is capturing")
 
 
-@pytest.mark.parametrize(("capture", "words"), [(nothing, "differs"), (refused, "not permitted when stream")])
-def test_a_graph_that_does_something_else_is_given_up(capture: Capture, words: str, data: Batch) -> None:
-    with pytest.warns(UserWarning, match=words):
-        graph, right, found = both(data, capture)
+def careless(call: Callable[[], Any]) -> Callable[[], Any]:
+    raise TypeError("must be real number, not Tensor")
+
+
+@pytest.mark.parametrize("fuser", ["gated", "jmt"])
+@pytest.mark.parametrize(
+    ("capture", "words"),
+    [
+        (nothing, "replayed step differs"),
+        (early, "replayed step differs"),
+        (refused, "when stream"),
+        (careless, "real"),
+    ],
+)
+def test_a_graph_that_does_something_else_is_given_up(capture: Capture, words: str, fuser: str, data: Batch) -> None:
+    with pytest.warns(UserWarning, match=words) as told:
+        graph, right, found = both(data, capture, fuser)
+    assert len(told) == 1
     assert graph.replay is None
     assert all(torch.equal(a, b) for a, b in zip(right, found, strict=True))
 
 
-@pytest.mark.parametrize("frozen", ["at", "table"])
-def test_a_graph_that_stands_still_in_its_data_or_its_learning_rate_is_given_up(frozen: str, data: Batch) -> None:
-    plan, members = blueprint("gated"), [member(0), member(1)]
+@pytest.mark.parametrize("frozen", ["at", "one rate"])
+def test_a_graph_that_stands_still_in_its_data_or_a_learning_rate_is_given_up(frozen: str, data: Batch) -> None:
+    plan, members = blueprint("gated"), [member(0, lr=1e-2), member(1, lr=1e-4)]
     program = engine.program(plan, members, data, RECIPE, torch.device("cpu"))
 
     def capture(call: Callable[[], Any]) -> Callable[[], Any]:
@@ -317,7 +339,7 @@ def test_a_graph_that_stands_still_in_its_data_or_its_learning_rate_is_given_up(
             if frozen == "at":
                 graph.at.fill_(0)
             else:
-                graph.table.copy_(torch.full_like(graph.table, 5e-4))
+                graph.table[:, 1] = 5e-5  # the slow member's: it hardly counts in a sum over both
             call()
 
         return replay
@@ -327,6 +349,55 @@ def test_a_graph_that_stands_still_in_its_data_or_its_learning_rate_is_given_up(
         graph.step(step)
     with pytest.warns(UserWarning, match="differs"):
         graph.step(WARM_UP)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_step_writes_where_it_wrote_before(count: int, data: Batch) -> None:
+    """A replay knows places, not names: a tensor that a step replaces is one that the graph no longer sees."""
+    program = engine.program(blueprint("gated"), [member(s) for s in range(count)], data, RECIPE, torch.device("cpu"))
+    graph = Graph(program, lambda call: call)
+
+    def places() -> list[int]:
+        touched = [program.touched] if isinstance(program, engine.Stacked) else []
+        return [t.data_ptr() for t in (*program.state(), *touched, graph.at, graph.rates, graph.losses)]
+
+    for step in range(WARM_UP + 1):
+        graph.step(step)
+    before = places()
+    graph.step(WARM_UP + 1)
+    assert places() == before
+
+
+class NoWaiting(TorchDispatchMode):
+    """Fails on what makes a host wait for its device: copies between them, and values that Python asks for."""
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = operation(*args, **(kwargs or {}))
+        name = str(operation)
+        tensors = [t for t in tree_leaves((args, kwargs, made)) if isinstance(t, Tensor)]
+        places = {t.device.type for t in tensors if t.dim() or "copy" in name}
+        assert len(places) < 2, f"{name} goes between devices"
+        waits = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero")
+        assert not any(word in name for word in waits), f"{name} waits"
+        return made
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("fuser", STACKABLE)
+def test_nothing_in_a_step_waits_for_the_device(fuser: str, count: int, data: Batch) -> None:
+    recipe = replace(RECIPE, modality_dropout=0.3, missing="left=0.2")
+    program = engine.program(blueprint(fuser), [member(s) for s in range(count)], data, recipe, torch.device("cpu"))
+    far = torch.device("meta")  # a device that computes nothing, and from which nothing can be read
+    rows, keys, progress = program.order[0].to(far), program.keys(7).to(far), torch.zeros((), device=far)
+    program.data, program.device = data.to(far), far
+    if isinstance(program, engine.Stacked):
+        program.flat = program.flat.detach().to(far).requires_grad_()
+        program.buffers = {name: b.to(far) for name, b in program.buffers.items()}
+        program.smoothing = program.smoothing.to(far)
+    assert isinstance(program, engine.Stacked | engine.Alone)
+    program.model.to(far)
+    with NoWaiting():
+        program._losses(rows, keys, progress).sum().backward()
 
 
 @needs_gpu

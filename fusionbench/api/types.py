@@ -113,7 +113,8 @@ class Batch:
         if self.y.shape[:2] != self.y_mask.shape or self.y_mask.dtype != torch.bool:
             raise ValueError(f"labels are y (B, S[, out]), y_mask (B, S) bool, not {self.y.shape}, {self.y_mask.shape}")
         wide = self.y_mask.reshape(*self.y_mask.shape, *[1] * (self.y.dim() - 2))
-        object.__setattr__(self, "y", torch.where(wide, self.y, torch.zeros((), dtype=self.y.dtype).to(self.y.device)))
+        nothing = torch.zeros((), dtype=self.y.dtype, device=self.y.device)
+        object.__setattr__(self, "y", torch.where(wide, self.y, nothing))
         if self.index is None:
             object.__setattr__(self, "index", torch.arange(len(self.y), device=self.y.device))
 

@@ -100,14 +100,14 @@ def train(
     if stacked > 1 and len(members) > 1 and not _stackable(blueprint, list(members[:2]), data, recipe, device):
         stacked = 1
     total = recipe.steps * len(members)
-    start = 0
+    start, state = 0, _Group()
     while start < len(members):
         group = {start + i: m for i, m in enumerate(members[start : start + stacked])}
-        before = start * recipe.steps
+        before, state.handed_out = start * recipe.steps, False
         try:
-            yield from _train_together(blueprint, group, data, recipe, torch.device(device), before, total)
-        except torch.OutOfMemoryError:  # in its first steps, so nothing of this group has been handed out
-            if len(group) == 1:
+            yield from _train_together(blueprint, group, data, recipe, torch.device(device), before, total, state)
+        except torch.OutOfMemoryError:
+            if len(group) == 1 or state.handed_out:
                 raise
             stacked = -(-len(group) // 2)
             torch.cuda.empty_cache()
@@ -115,13 +115,21 @@ def train(
         start += len(group)
 
 
+@dataclass
+class _Group:
+    """What outlives a group of members that train together."""
+
+    handed_out: bool = False  # a member of it has been yielded
+    graphs: bool = True  # none was refused so far
+
+
 def _train_together(
     blueprint: Blueprint, group: dict[int, Member], data: Batch, recipe: Recipe, device: torch.device,
-    before: int, total: int,
+    before: int, total: int, state: _Group,
 ) -> Generator[Event, set[int] | None, None]:  # fmt: skip
     began, everyone = time.perf_counter(), len(group)
     together = program(blueprint, list(group.values()), data, recipe, device)
-    graph = Graph(together) if capturable(together) else None
+    graph = Graph(together) if state.graphs and capturable(together) else None
     running = {number: _Record(member) for number, member in group.items()}
     for step in range(recipe.steps):
         losses = graph.step(step) if graph else together.step(step)
@@ -143,7 +151,9 @@ def _train_together(
         ]  # fmt: skip
         how = "alone" if everyone == 1 else f"stacked with {everyone - 1} others"
         how += ", as a CUDA graph" if graph and graph.replay else ""
+        state.graphs = not (graph and graph.refused)
         for row in leaving:
+            state.handed_out = True
             number = list(running)[row]
             record = running[number]
             yield Trained(
@@ -157,7 +167,7 @@ def _train_together(
             return
         if leaving:
             together.compact(staying)
-            graph = Graph(together) if graph else None
+            graph = Graph(together) if graph and state.graphs else None
 
 
 def company(blueprint: Blueprint, members: Sequence[Member], data: Batch, recipe: Recipe, device: torch.device) -> int:
@@ -248,7 +258,7 @@ def predict_together(models: Sequence[Model], batches: Sequence[Batch]) -> list[
     starts = np.cumsum([0, *sizes[:-1]])
     rows = [torch.arange(max(sizes)) % size + int(start) for size, start in zip(sizes, starts, strict=True)]
     index = torch.stack(rows).to(whole.y.device)  # (K, n), wrapped
-    few = max(1, min(chunk(whole), TOGETHER // len(models)))
+    few = max(1, min(chunk(whole), TOGETHER) // len(models))
     with torch.no_grad():
         parts = [stacked_answers(models[0], {**weights, **buffers}, whole, part) for part in index.split(few, 1)]
     answers = torch.cat(parts, 1).float().cpu().numpy()

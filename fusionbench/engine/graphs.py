@@ -1,15 +1,17 @@
 """A program's step as a CUDA graph: launched as a whole, so that small steps no longer wait for the host.
 
-What changes from step to step (which samples, which noise, which learning rate) the graph looks up itself, in tables on
-the device, by a counter that it advances. A graph is trusted only after a replay moved the weights as the
-same step without it does; a method that waits for the device cannot be captured at all. Otherwise the
+What changes from step to step (which samples, which noise, which learning rate) the graph looks up itself, in tables
+on the device, by a counter that it advances. A graph is trusted only after a replay left weights, moments and buffers
+where the same step without it leaves them; a method that waits for the device cannot be captured at all. Otherwise the
 program goes on without a graph, and says so.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,7 +21,8 @@ from fusionbench.api import Stream, keyed
 from fusionbench.engine.programs import Program
 
 WARM_UP = 3  # steps before a capture: libraries set themselves up, the optimiser makes its moments
-AGREES = 1e-4  # of the squared length of a step of all weights: how far a replay may lie from it
+AGREES = 1e-4  # of the squared length of a step: how far a replay may lie from it
+Capture = Callable[[Callable[[], Any]], Callable[[], Any]]
 
 
 def capturable(program: Program) -> bool:
@@ -35,7 +38,7 @@ def on_cuda(call: Callable[[], Any]) -> Callable[[], Any]:
         RuntimeError: it does something that cannot be captured.
     """
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=_side(torch.cuda.current_device())):
         call()
     return graph.replay
 
@@ -43,7 +46,7 @@ def on_cuda(call: Callable[[], Any]) -> Callable[[], Any]:
 class Graph:
     """The steps of a program, a few as they are and then replayed. After `program.compact` a new one is needed."""
 
-    def __init__(self, program: Program, capture: Callable[[Callable[[], Any]], Callable[[], Any]] = on_cuda) -> None:
+    def __init__(self, program: Program, capture: Capture = on_cuda) -> None:
         self.program, self.capture = program, capture
         steps, device = range(program.recipe.steps), program.device
         self.at = torch.zeros(1, dtype=torch.int64, device=device)
@@ -52,13 +55,17 @@ class Graph:
         self.rates, self.losses = torch.zeros_like(self.table[0]), torch.zeros_like(self.table[0])
         self.replay: Callable[[], Any] | None = None
         self.next = 0  # where the counter stands
-        self.waiting: float = WARM_UP  # steps without a graph
+        self.waiting = WARM_UP  # steps without a graph
+        self.refused = False
 
     def step(self, step: int) -> Tensor:
         """One optimiser step of every member; their losses (K,)."""
+        if self.refused:
+            return self.program.step(step)
         if self.waiting:
             self.waiting -= 1
-            return self._aside(step)
+            with _aside(self.program.device):
+                return self.program.step(step)
         if self.replay is None:
             return self._begin(step)
         if step != self.next:
@@ -76,53 +83,93 @@ class Graph:
         at += 1
 
     def _begin(self, step: int) -> Tensor:
-        """Captures, and takes this step both ways: without the graph, and again with it."""
-        self._watch_rates()
-        self.at.fill_(step)
+        """Takes this step plainly; then again by the tables, and again by a graph, which must both lead to the same."""
+        program = self.program
+        before = [t.clone() for t in program.state()]
+        losses = program.step(step)
+        right = [t.clone() for t in program.state()]
         try:
-            self.replay = self.capture(self._advance)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            self._give_up(str(error).splitlines()[0])
-            return self.program.step(step)
-        state, weights = self.program.state(), self.program.weights_now()
-        before, start = [t.clone() for t in state], [t.clone() for t in weights]
-        losses = self.program.step(step)
-        right, goal = [t.clone() for t in state], [t.clone() for t in weights]
-        for tensor, old in zip(state, before, strict=True):
-            tensor.copy_(old)
-        self._watch_rates()
-        self.at.fill_(step)
-        self.replay()
-        self.next = step + 1
-        if not _distance(weights, goal) <= AGREES * _distance(goal, start):
-            self._give_up("a replayed step differs from the same step without it")
-            for tensor, value in zip(state, right, strict=True):
-                tensor.copy_(value)
+            self._restart(before, step)
+            with _aside(program.device), _without_waiting(program.device):
+                self._advance()  # an operation that waits is named here, where nothing is being captured yet
+            self._compare(before, right, "a step by its tables")
+            self._restart(before, step)
+            places = [t.data_ptr() for t in program.state()]
+            replay = self.capture(self._advance)
+            if places != [t.data_ptr() for t in program.state()]:
+                raise RuntimeError("the method puts new tensors in the place of its buffers")
+            self._restart(before, step)
+            replay()
+            self._compare(before, right, "a replayed step")
+            self.replay, self.next = replay, step + 1
+        except (RuntimeError, TypeError) as error:  # out of memory is one of them
+            warnings.warn(f"no CUDA graph, training goes on without one: {_first_line(error)}", stacklevel=2)
+            self.refused = True
+            self._restart(right, step)
         return losses
 
-    def _watch_rates(self) -> None:
-        """Lets the optimiser read its learning rates from where the graph puts them."""
+    def _restart(self, state: list[Tensor], step: int) -> None:
+        """Everything as it was before `step`; the optimiser reads its learning rates from where the graph puts them."""
+        for tensor, old in zip(self.program.state(), state, strict=True):
+            tensor.copy_(old)
         for number, group in enumerate(self.program.optimiser.param_groups):
             group["lr"] = self.rates[number]
+        self.at.fill_(step)
 
-    def _give_up(self, why: str) -> None:
-        warnings.warn(f"no CUDA graph, training goes on without one: {why}", stacklevel=2)
-        self.replay, self.waiting = None, float("inf")
+    def _compare(self, before: list[Tensor], right: list[Tensor], what: str) -> None:
+        """Weights member by member, and all else, moved as they should.
 
-    def _aside(self, step: int) -> Tensor:
-        """A step on a stream of its own, as steps before a capture have to be."""
-        if self.program.device.type != "cuda" or self.waiting == float("inf"):
-            return self.program.step(step)
-        side, main = torch.cuda.Stream(), torch.cuda.current_stream()
-        side.wait_stream(main)
-        with torch.cuda.stream(side):
-            losses = self.program.step(step)
-        main.wait_stream(side)
-        return losses
+        Raises:
+            RuntimeError: they did not.
+        """
+        count, weights, state = len(self.program.members), len(self.program.weights_now()), self.program.state()
+        for part in (slice(weights), slice(weights, None)):
+            members = count if part.stop else 1
+            off, length = _distance(state[part], right[part], members), _distance(right[part], before[part], members)
+            if not bool((off <= AGREES * length).all()):
+                raise RuntimeError(f"{what} differs from the plain one")
 
 
-def _distance(some: list[Tensor], others: list[Tensor]) -> float:
-    """Squared, over all tensors."""
-    return float(sum((a.double() - b.double()).square().sum() for a, b in zip(some, others, strict=True)))
+def _distance(some: list[Tensor], others: list[Tensor], members: int) -> Tensor:
+    """(members,) squared, over all tensors, whose first dimension is the members'."""
+    gaps = [(a.double() - b.double()).square().reshape(members, -1).sum(1) for a, b in zip(some, others, strict=True)]
+    return torch.stack(gaps).sum(0)
+
+
+def _first_line(error: BaseException) -> str:
+    """What went wrong first: a broken capture only says that there was something before."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+@cache
+def _side(device: int) -> Any:
+    """One stream beside the main one for each device: libraries keep a workspace for each that they meet."""
+    return torch.cuda.Stream(device)
+
+
+@contextmanager
+def _aside(device: torch.device) -> Iterator[None]:
+    """On that stream, as steps before a capture have to be."""
+    if device.type != "cuda":
+        yield
+        return
+    main, side = torch.cuda.current_stream(), _side(torch.cuda.current_device())
+    side.wait_stream(main)
+    with torch.cuda.stream(side):
+        yield
+    main.wait_stream(side)
+
+
+@contextmanager
+def _without_waiting(device: torch.device) -> Iterator[None]:
+    """Within it, an operation that makes the host wait for the device raises RuntimeError."""
+    if device.type != "cuda":
+        yield
+        return
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -143,6 +143,8 @@ def pick(device: str) -> torch.device:
     try:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
+        if chosen.type == "cuda" and chosen.index is not None:
+            torch.cuda.set_device(chosen)  # streams and graphs are made on the current one
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device {device!r} cannot be used ({str(error).splitlines()[0]}); try auto or cpu") from None
     return chosen

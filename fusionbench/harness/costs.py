@@ -24,8 +24,8 @@ WARM_UP, LEAST, MOST, SECONDS = 2, 3, 50, 0.2  # repetitions of a timing: within
 
 #: Families of operations that do multiply, and of which torch's counter knows only the members in its registry.
 MULTIPLIES = (
-    "rnn aten.gru lstm fft cdist attention solve inv_ex cholesky svd qr eigh aten.mv aten.addmv aten.dot aten.vdot "
-    "aten.addr grouped_mm scaled_mm"
+    "rnn aten.gru lstm fft cdist pdist attention _trilinear grouped_mm scaled_mm aten.mv aten.addmv aten.dot aten.vdot "
+    "aten.addr solve inv_ex cholesky svd linalg_qr geqrf eigh linalg_lu linalg_det slogdet matrix_exp"
 ).split()
 
 
@@ -35,13 +35,14 @@ def measure(setup: Setup, member: Member, data: Batch) -> dict[str, float | None
     Returns:
         `flops`: of one sample's forward pass, None where torch's counter does not know an operation of it;
         `latency` and `latency_batch`: median milliseconds of a forward pass of one sample, and of `batch` samples (the
-        harness's own largest); `memory`: bytes at the peak of one training step: weights, optimiser and every live
-        tensor, without the workspaces inside a kernel.
+        harness's own largest); `memory`: bytes at the peak of one training step: weights, optimiser and
+        everything that the step makes, without the data and the workspaces inside a kernel.
     """
     device = data.y.device
     program = engine.program(setup.trained, [member], data, replace(setup.recipe, steps=2), device)
     assert isinstance(program, engine.Alone)
     program.step(0)  # the optimiser's state is there from the first step on
+    program.optimiser.zero_grad()  # gradients are made anew, inside the ledger
     with Ledger() as ledger:
         program.step(1)
     state = [t for s in program.optimiser.state.values() for t in s.values() if isinstance(t, Tensor)]

@@ -229,12 +229,10 @@ def _fill(board: Board, row: Row, found: Finding | None) -> None:
     values |= {"regret": _regret(entry, metric, [CLEAN]), "regret_damaged": _regret(entry, metric, board.damage)}
     for source in ("parameters", "costs", "seconds"):
         for name in {n for r in entry.used for n in getattr(r, source)}:
-            timing = source == "seconds" or name.startswith("latency")
-            same = [getattr(r, source) for r in entry.used if r.device == board.device or not timing]
+            anywhere = source == "parameters" or name in ("flops", "batch")
+            same = [getattr(r, source) for r in entry.used if anywhere or r.device == board.device]
             known = [costs[name] for costs in same if costs.get(name) is not None]
             values["seconds" if name == "train" else name] = median(known) if known else None
-    if any("flops" in r.costs for r in entry.used) and values["flops"] is None:
-        values["flops"] = "n/a"
     rates = Counter(r.chosen.get("lr") for r in entry.used if r.chosen.get("lr") is not None)
     values["lr"] = " ".join(f"{lr:g}x{n}" for lr, n in sorted(rates.items()) if lr is not None) or None
 

@@ -131,7 +131,7 @@ def known(board: Board, sort: str | None = None) -> dict[str, Column]:
         plain("lr", "lr", str, None, "learning rates that validation chose, with the number of runs"),
         plain("trained", "trained", spell_count, False, "parameters that received a gradient"),
         plain("allocated", "parameters", spell_count, False, "all parameters"),
-        plain("flops", "FLOPs", spell_flops, False,
+        plain("flops", "FLOPs", spell_count, False,
               "floating-point operations of one sample's forward pass; n/a where torch's counter does not know one"),
         plain("latency", "ms", spell_cost, False, "milliseconds of a forward pass of one sample, median"),
         plain("latency_batch", f"ms of {board.batch}", spell_cost, False, "the same of the largest batch"),
@@ -222,7 +222,8 @@ def chance_values(board: Board) -> dict[str, Any]:
 
 
 def cell(column: Column, value: Any) -> str:
-    return MISSING if value is None or value == "" else column.spell(value)
+    missing = "n/a" if column.name == "flops" else MISSING
+    return missing if value is None or value == "" else column.spell(value)
 
 
 def spell_score(value: float, percent: bool) -> str:
@@ -235,10 +236,6 @@ def spell_count(value: float) -> str:
         if value >= size:
             return f"{value / size:.3g}{unit}"
     return f"{value:.3g}"
-
-
-def spell_flops(value: float | str) -> str:
-    return value if isinstance(value, str) else spell_count(value)
 
 
 def spell_cost(value: float) -> str:

@@ -30,7 +30,8 @@ def tuning(board: Board, results: Path) -> tuple[str, str, Any, Sequence[Row]] |
         for number, (fold, study) in enumerate(sorted(studies.items())):
             best, curve = None, []
             for trial in study.trials:
-                best = trial.value if best is None or (trial.value or best) > best else best
+                if trial.value is not None and (best is None or trial.value > best):
+                    best = trial.value
                 curve.append(best)
             left.step(range(len(curve)), curve, where="post", lw=1.2, color=COLOURS[number % len(COLOURS)],
                       label=f"fold {fold}")  # fmt: skip
