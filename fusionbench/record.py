@@ -295,7 +295,10 @@ def _read(path: Path) -> Record | None:
 
 def _parse(text: str) -> Record:
     content = json.loads(text)
-    if content.pop("format") != FORMAT:
+    written = content.pop("format")
+    if isinstance(written, int) and written > FORMAT:
+        raise UsageError(f"a record of format {written} is of a newer fusionbench, this one knows {FORMAT}: upgrade it")
+    if written != FORMAT:
         raise ValueError("unknown format of record")
     run = Run(**content.pop("run"))
     known = {f.name: f.default_factory for f in fields(Record)}

@@ -326,7 +326,7 @@ def test_no_flipped_byte_crashes_a_reader(
         {"run": {**json.loads(json.dumps(RUN.__dict__)), "seed": 7}},
         {"run": None},
         {"run": {"benchmark": "watch"}},
-        {"format": 99},
+        {"format": 0},
     ],
 )
 def test_a_record_that_is_not_of_its_run_is_set_aside(
@@ -337,6 +337,15 @@ def test_a_record_that_is_not_of_its_run_is_set_aside(
     assert list(record.load(tmp_path)) == []
     assert "set aside" in capsys.readouterr().err
     assert path.with_name(f"{path.name}.damaged").is_file()
+
+
+def test_a_record_of_a_newer_format_stays_where_it_is(tmp_path: Path) -> None:
+    path = save(tmp_path)
+    text = json.dumps({**json.loads(path.read_text()), "format": 99})
+    path.write_text(text)
+    with pytest.raises(UsageError, match="of a newer fusionbench"):
+        list(record.load(tmp_path))
+    assert path.read_text() == text
 
 
 @pytest.mark.parametrize("text", ["[]", '"text"', "3", "null", "{}"])
