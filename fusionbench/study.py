@@ -183,11 +183,8 @@ def rows_of(
     if not tuned:
         return [(setup, conditions, harness.plan(setup, setup.runs(folds, seeds), results, conditions, own))]
     found = search.load_tuned(results, setup, folds)
-    trials = search.load_trials(results, setup.benchmark_name, setup.names["fuser"])
-    a_fold = max(
-        1, round(len([t for t in trials if t["state"] != "killed"]) / max(1, len({t["fold"] for t in trials})))
-    )
-    name = f"{a_fold} trials {record.digest(found)[:6]}"
+    trials = search.budget(results, setup)["trials"]
+    name = f"{trials} trials {record.digest(found)[:6]}"
     rows: list[Row] = []
     for fold, parts in found.items():
         given = dict(setup.arguments["given"] or {})

@@ -129,6 +129,12 @@ def load_tuned(results: Path, setup: Setup, folds: Iterable[int] | None = None) 
     return {fold: {p: dict(v) for p, v in old.folds[str(fold)].settings.items()} for fold in wanted}
 
 
+def budget(results: Path, setup: Setup) -> Mapping[str, int]:
+    """The budget of an outer fold that `load_tuned` rests on, as `Tuned.budget`; empty if there is none."""
+    tuned = read(results / setup.benchmark_name / setup.names["fuser"] / "tuned.json")
+    return tuned.budget if tuned else {}
+
+
 def load_trials(results: Path, benchmark: str, fuser: str) -> list[dict[str, str]]:
     """The rows of `trials.csv`, empty if there are none."""
     path = results / benchmark / fuser / "trials.csv"
@@ -151,9 +157,9 @@ def restored(results: Path, benchmark: str, fuser: str) -> dict[int, Any]:
             value=float(row["score"]) if complete else None, params=params, distributions=ranges,
         )  # fmt: skip
         fold = int(row["fold"])
-        if fold not in studies:
-            studies[fold] = optuna.create_study(direction="maximize")
-        studies[fold].add_trial(trial)
+        study = studies[fold] = studies.get(fold) or optuna.create_study(direction="maximize")
+        if len(study.trials) < tuned.budget["trials"]:  # what came after was not counted
+            study.add_trial(trial)
     return studies
 
 
