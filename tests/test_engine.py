@@ -329,6 +329,21 @@ def test_a_graph_that_does_something_else_is_given_up(capture: Capture, words: s
     assert all(torch.equal(a, b) for a, b in zip(right, found, strict=True))
 
 
+def test_one_refusal_is_enough_for_all_groups(data: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def graph(program: Any) -> Graph:
+        made.append(Graph(program, refused))
+        return made[-1]
+
+    monkeypatch.setattr(engine, "capturable", lambda program: True)
+    monkeypatch.setattr(engine, "Graph", graph)
+    with pytest.warns(UserWarning, match="when stream") as told:
+        trained = run(blueprint("gated"), [member(seed) for seed in range(6)], data, stacked=2)
+    assert len(trained) == 6
+    assert len(made) == len(told) == 1
+
+
 @pytest.mark.parametrize("frozen", ["at", "one rate"])
 def test_a_graph_that_stands_still_in_its_data_or_a_learning_rate_is_given_up(frozen: str, data: Batch) -> None:
     plan, members = blueprint("gated"), [member(0, lr=1e-2), member(1, lr=1e-4)]

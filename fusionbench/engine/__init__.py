@@ -151,7 +151,7 @@ def _train_together(
         ]  # fmt: skip
         how = "alone" if everyone == 1 else f"stacked with {everyone - 1} others"
         how += ", as a CUDA graph" if graph and graph.replay else ""
-        state.graphs = not (graph and graph.refused)
+        state.graphs = state.graphs and not (graph and graph.refused)
         for row in leaving:
             state.handed_out = True
             number = list(running)[row]
