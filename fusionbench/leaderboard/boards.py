@@ -43,7 +43,7 @@ class Row:
         label: unique on its board among the rows of the newest code.
         ranked: complete, of the newest code and not a quick try; the others stand last, with `lacks` as the reason.
         values: column -> value; None (or not there) where it is undefined.
-        ranks: measure ("score", "damaged") -> rank; rows that no test separates share it.
+        ranks: measure ("score", "damaged") -> 1 + how many rows beat this one (`stats.tied_ranks`).
         conditions: condition -> score.
         runs: ids of the runs behind the numbers.
     """

@@ -71,7 +71,7 @@ def known(board: Board, sort: str | None = None) -> dict[str, Column]:
 
     measure = sort if sort in (SCORE, DAMAGED) else board.measure
     columns = [
-        Column("rank", "#", lambda row: row.ranks.get(measure), str, False, "rows that no test separates share a rank"),
+        Column("rank", "#", lambda row: row.ranks.get(measure), str, False, "1 + how many rows beat it by the test"),
         Column("fuser", "fuser", lambda row: row.name, str, None, "the method, and what differs from its defaults"),
         Column(SCORE, f"{board.metric}{' %' if board.percent else ''}", measured(SCORE, "low", "high"), bounded, up,
                "the clean score with its 95 % interval"),

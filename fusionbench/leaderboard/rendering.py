@@ -97,7 +97,8 @@ def footnotes(board: Board, sort: str | None = None) -> list[str]:
         word, others = "damaged" if measure == DAMAGED else "clean", len(compared) - 1
         notes.append(
             f"Rank by the {word} score: 1 + how many rows beat this one by the sign-flip test over people at .05, "
-            f"Holm-corrected over its {others} comparison{'s' * (others > 1)}; the data do not separate equal ranks."
+            f"Holm-corrected over its {others} comparison{'s' * (others > 1)}. A noisy row is beaten by fewer, "
+            f"and may stand before a steadier one that scores more."
         )
     if board.reference:
         floor = f"; its SD over seeds is {_plain_score(board, board.noise)}" if board.noise is not None else ""
