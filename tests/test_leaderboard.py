@@ -615,3 +615,15 @@ print(time.process_time() - began, *heavy)
     seconds, *heavy = done.stdout.split()[1:]
     assert not heavy
     assert float(seconds) < 0.5
+
+
+def test_damage_that_few_rows_were_judged_under_is_a_column_only_if_asked_for(tmp_path: Path) -> None:
+    for fuser in ("concat", "gated", "jmt"):
+        write(tmp_path, fuser, conditions=[*DAMAGE, *["absent:all"] * (fuser == "concat")])
+    board = only(tmp_path)
+    assert "fewer than half of the rows were judged under absent:all" in leaderboard.render(board).lower()
+    assert "absent:all" in leaderboard.render(board, "csv").splitlines()[0]
+    assert "absent:all" not in leaderboard.render(board, "markdown").splitlines()[2]
+    assert "absent:all" in leaderboard.render(board, "markdown", columns=["absent:all"]).splitlines()[2]
+    write(tmp_path, "gated", conditions=[*DAMAGE, "absent:all"])
+    assert "absent:all" in leaderboard.render(only(tmp_path), "markdown").splitlines()[2]

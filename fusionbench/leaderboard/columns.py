@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fusionbench.errors import unknown
 from fusionbench.leaderboard.boards import Board, Row
-from fusionbench.leaderboard.entries import is_lattice
+from fusionbench.leaderboard.entries import families, is_lattice
 from fusionbench.leaderboard.findings import DAMAGED, SCORE
 
 MISSING = "-"
@@ -146,6 +147,15 @@ def known(board: Board, sort: str | None = None) -> dict[str, Column]:
     return {c.name: c for c in columns if c.name in useful or any(c.get(row) is not None for row in board.rows)}
 
 
+def rare(board: Board) -> list[str]:
+    """The damage, beside the one that ranks, that fewer than half of the ranked rows were judged under."""
+    ranked = [row for row in board.rows if row.ranked]
+    count = Counter(c for row in ranked for c, value in row.values.items() if ":" in c and value is not None)
+    return sorted(
+        c for c, n in count.items() if 2 * n < len(ranked) and c not in families(board.damage) and not is_lattice(c)
+    )
+
+
 def usual(board: Board) -> list[str]:
     """The columns of a table unless it is told which."""
     columns = known(board)
@@ -163,7 +173,7 @@ def usual(board: Board) -> list[str]:
         "brier",
         "brier_damaged",
     }
-    hidden |= {"sd_seed", "sd_fold", "sd_person"}
+    hidden |= {"sd_seed", "sd_fold", "sd_person", *rare(board)}
     wanted = [n for n in columns if n not in hidden and not is_lattice(n)]
     return [n for n in wanted if n != "folds" or any(row.values.get("folds", 1) > 1 for row in board.rows)]
 

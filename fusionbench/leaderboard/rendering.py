@@ -88,6 +88,8 @@ def footnotes(board: Board, sort: str | None = None) -> list[str]:
     if board.damage:
         spelled = ", ".join(dict.fromkeys(c.rpartition(":")[0] if c.count(":") > 1 else c for c in board.damage))
         notes.append(f"Damaged: mean over {spelled}, each averaged over its severities.")
+    if rare := cols.rare(board):
+        notes.append(f"Fewer than half of the rows were judged under {', '.join(rare)}: a column only if asked for.")
     short = [row.label for row in ranked if board.damage and row.values.get(DAMAGED) is None]
     if short:
         notes.append(f"Not judged under all of this damage, and so without a damaged score: {', '.join(short)}.")
