@@ -1,7 +1,7 @@
 """Many runs' answers in few bytes: what is published of them, as plain arrays, and the way back. Numpy only.
 
-The clean answers keep every output; under damage a classifier keeps its class, a regressor 256 levels an output. Each
-encoding is taken only where no metric that it serves moves by more than `TOLERANCE`, else a wider one.
+The clean answers keep every output; under damage a classifier keeps its class, a regressor 256 or 1,024 levels an
+output. Each encoding is taken only where no metric that it serves moves by more than `TOLERANCE`, else a wider one.
 """
 
 from __future__ import annotations
@@ -107,12 +107,13 @@ def _narrow(answers: Array, y: Array, mask: Array, metrics: Sequence[str]) -> Ar
 
 
 def _damaged(answers: Array, y: Array, mask: Array, metric: str) -> dict[str, Array]:
-    """The narrowest of: class (C, n, S), 256 levels with `scale` (C, 2, out), half and full precision."""
+    """The narrowest of: class (C, n, S), 256 or 1,024 levels with `scale` (C, 2, out), half and full precision."""
     out = answers.shape[-1]
     candidates: list[Callable[[], dict[str, Array]]] = []
     if metric in OF_CLASSES and out <= 256:
         candidates.append(lambda: {"damaged": answers.argmax(-1).astype(np.uint8)})
-    candidates.append(lambda: _levels(answers, mask))
+    candidates.append(lambda: _levels(answers, mask, 256))
+    candidates.append(lambda: _levels(answers, mask, 1024))
     candidates.append(lambda: {"damaged": np.stack([_narrow(a, y, mask, [metric]) for a in answers])})
     for candidate in candidates:
         found = candidate()
@@ -122,14 +123,17 @@ def _damaged(answers: Array, y: Array, mask: Array, metric: str) -> dict[str, Ar
     return {"damaged": answers}
 
 
-def _levels(answers: Array, mask: Array) -> dict[str, Array]:
+def _levels(answers: Array, mask: Array, count: int) -> dict[str, Array]:
+    """Up to 256 levels in a byte (C, n, S, out), more in two bytes (2, C, n, S, out): apart they compress better."""
     low = np.where(mask[..., None], answers, np.inf).min((1, 2))  # (C, out)
     high = np.where(mask[..., None], answers, -np.inf).max((1, 2))
     sound = np.isfinite(low) & np.isfinite(high)
-    low, step = np.where(sound, low, 0.0), np.where(sound & (high > low), (high - low) / 255, 1.0)
-    whole = np.rint((answers - low[:, None, None]) / step[:, None, None]).clip(0, 255)
-    coded = np.where(mask[..., None], whole, 0).astype(np.uint8)
-    return {"damaged": coded, "scale": np.stack([low, step], 1).astype(np.float32)}
+    low, step = np.where(sound, low, 0.0), np.where(sound & (high > low), (high - low) / (count - 1), 1.0)
+    whole = np.rint((answers - low[:, None, None]) / step[:, None, None]).clip(0, count - 1)
+    coded = np.where(mask[..., None], whole, 0).astype(np.uint16)
+    low_byte, high_byte = (coded & 255).astype(np.uint8), (coded >> 8).astype(np.uint8)
+    stored = low_byte if count <= 256 else np.stack([low_byte, high_byte])
+    return {"damaged": stored, "scale": np.stack([low, step], 1).astype(np.float32)}
 
 
 def _widened(damaged: Array, scale: Array | None, out: int) -> Array:
@@ -138,4 +142,6 @@ def _widened(damaged: Array, scale: Array | None, out: int) -> Array:
         return np.eye(out, dtype=np.float32)[damaged]
     if scale is None:
         return damaged.astype(np.float32)
+    if damaged.ndim == 5:
+        damaged = damaged[0] + 256 * damaged[1].astype(np.uint16)
     return damaged * scale[:, None, None, 1] + scale[:, None, None, 0]

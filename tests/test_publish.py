@@ -196,6 +196,24 @@ def test_packing_moves_no_metric(kind: str, metric: list[str], seed: int, scale:
         assert back == pytest.approx(old, abs=packing.TOLERANCE, rel=0)
 
 
+def test_a_regressor_that_needs_more_than_256_levels_gets_two_bytes_apart() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.standard_normal((48, 16, 2)).cumsum(1)
+    mask = rng.random((48, 16)) < 0.9
+    damaged = {f"noise:all:{s}": (y + s * rng.standard_normal(y.shape)).astype(np.float32) for s in (1, 2, 3, 4)}
+    names = np.array([f"{i}" for i in range(48)])
+    kept = Predictions(names, names, y, mask, {"clean": y.astype(np.float32), **damaged})
+    arrays = packing.pack({"a": kept}, ["ccc"])
+    assert (arrays["a/damaged"].shape, arrays["a/damaged"].dtype) == ((2, 4, 48, 16, 2), np.uint8)
+    found = packing.unpack(arrays, "a")
+    assert found is not None
+    for condition, answer in damaged.items():
+        step = np.ptp(answer[mask]) / 1023
+        np.testing.assert_allclose(found[4][condition][mask], answer[mask], atol=0.51 * step)
+        old, new = (metrics.evaluate(["ccc"], a, y, mask)["ccc"] for a in (answer, found[4][condition]))
+        assert new == pytest.approx(old, abs=packing.TOLERANCE)
+
+
 def test_near_ties_keep_their_class() -> None:
     """In half precision the two highest outputs are equal; the class must not change."""
     y = np.zeros((64, 1), int)
