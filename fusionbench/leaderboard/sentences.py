@@ -48,7 +48,7 @@ def _help(board: Board, row: Row, single: Row, modality: str) -> str:
     if found.gain is None or result is None:
         return f"Does fusion help here? {row.label} and {modality} alone cannot be compared."
     points = (lambda v: f"{100 * v:+.1f}") if board.percent else (lambda v: f"{v:+.3f}")
-    numbers = f"{row.label} {_spelled(board, row)}, {modality} alone {_spelled(board, single)}"
+    numbers = f"{row.label} {_spelled(board, row)}, {modality} alone (validation's choice) {_spelled(board, single)}"
     if average is not None and average is not row:
         numbers += f", late average {_spelled(board, average)}"
     tested = "" if result.adjusted is None else f", p = {result.adjusted:.2g}, Holm-corrected within {result.family}"
