@@ -232,7 +232,7 @@ def test_bad_files_stop_a_run_or_are_listed_left_out_and_counted(affwild2: Place
     (done,) = record.load(tmp_path / "r")
     judged(done, {"clean"})
     assert done.samples == {"train": 4, "val": 2, "test": 2, "skipped": 1}
-    assert json.loads(next((tmp_path / "r").rglob("*.json")).read_text())["samples"]["skipped"] == 1
+    assert json.loads(record.path_of(tmp_path / "r", done.run).read_text())["samples"]["skipped"] == 1
 
 
 def test_the_official_test_list_is_answered(affwild2: Place, tmp_path: Path) -> None:
