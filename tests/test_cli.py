@@ -210,8 +210,9 @@ def test_an_interrupted_command_keeps_what_is_finished_and_goes_on(tmp_path: Pat
     words = ["run", "-f", "concat", "-b", "toy_xor", "--seeds", "20", "--jobs", "1", "--no-track"]
     words += ["--train.steps", "60", "--train.interval", "30", "--train.lr", "1e-3"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "fusionbench", *words], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE
-    )
+        [sys.executable, "-m", "fusionbench", *words], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background inherit it ignored
+    )  # fmt: skip
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("results/toy_xor/concat/*.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
