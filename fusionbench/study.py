@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fusionbench import registry
 from fusionbench.errors import UsageError, unknown
+from fusionbench.leaderboard.entries import ALONE, LATE, REFERENCE
 
 if TYPE_CHECKING:
     from fusionbench.harness import Plan, Setup
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
     Row = tuple[Setup, list[str], Plan]
 
 #: The rows that every comparison carries, with the same budget: decision fusion, plain fusion. (The constant answer
-#: stands in every record as "chance"; each modality alone is added by `_alone`.)
-REFERENCES = ("late_average", "concat")
-ALONE = "unimodal"
+#: stands in every record as "chance"; each modality alone comes with them.)
+REFERENCES = (LATE, REFERENCE)
 
 
 @dataclass(frozen=True)

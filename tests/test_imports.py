@@ -31,17 +31,15 @@ LIGHT = "errors paths hparams registry metrics packing record stats leaderboard 
 HEAVY = ["torch", "pandas", "scipy.stats", "mlflow", "optuna", "sklearn", "matplotlib"]
 
 #: Plugins that a module of the core may name: the references of every study, and defaults.
-REFERENCES = {"concat", "late_average", "unimodal"}
 NAMED = {
     "cli": {"affect_sim", "concat", "identity", "jmt", "watch"},
     "data": {"identity"},
     "features": {"identity"},
     "harness": {"identity"},
     "jobs": {"watch"},  # a function of its own
-    "leaderboard": REFERENCES,
+    "leaderboard": {"concat", "late_average", "unimodal"},  # the references of the protocol
     "owndata": {"identity", "tcn"},
-    "report": REFERENCES,
-    "study": REFERENCES | {"watch"},
+    "study": {"watch"},
 }
 
 

@@ -16,6 +16,7 @@ from fusionbench.leaderboard.entries import (
     CHANCE,
     CLEAN,
     LATE,
+    REFERENCE,
     Entry,
     Pile,
     average,
@@ -134,7 +135,7 @@ class Board:
         return self.findings.against(measure, numbers[b]).get(numbers[a])
 
 
-def build(records: Iterable[Record], results: Path, *, reference: str = "concat") -> list[Board]:
+def build(records: Iterable[Record], results: Path, *, reference: str = REFERENCE) -> list[Board]:
     """One board for all that may be compared: benchmark, its settings, code and data, and the protocol.
 
     Raises:

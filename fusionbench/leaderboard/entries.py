@@ -10,8 +10,9 @@ from functools import cached_property
 
 from fusionbench.record import Record
 
-#: The reference rows that the protocol names: one modality alone, and the average of their answers.
-ALONE, LATE = "unimodal", "late_average"
+#: The reference rows that the protocol names: one modality alone, the average of their answers, plain fusion; the last
+#: is the one that all are compared with unless another is named beforehand.
+ALONE, LATE, REFERENCE = "unimodal", "late_average", "concat"
 CLEAN, CHANCE = "clean", "chance"
 QUICK = "quick"
 

@@ -12,6 +12,7 @@ from fusionbench import publish, record
 from fusionbench.errors import UsageError
 from fusionbench.leaderboard import Board, Row, build, footnotes, helps, verdicts
 from fusionbench.leaderboard import columns as cols
+from fusionbench.leaderboard.entries import REFERENCE
 from fusionbench.record import Record
 from fusionbench.report import advice
 from fusionbench.report.figures import Picture, draw
@@ -38,7 +39,7 @@ GROUPS = {
 
 
 def write(
-    records: Iterable[Record], results: Path, out: Path, figures: Path | None = None, *, reference: str = "concat"
+    records: Iterable[Record], results: Path, out: Path, figures: Path | None = None, *, reference: str = REFERENCE
 ) -> list[Path]:
     """Writes the page, and with `figures` every figure as PNG, SVG and PDF into that folder; the paths written.
 
