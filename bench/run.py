@@ -32,10 +32,10 @@ from torch import nn
 from fusionbench import engine, harness, search
 from fusionbench.api import Batch, Spec, Stream
 from fusionbench.engine import Member
-from fusionbench.engine.members import order
+from fusionbench.engine.model import statistics as split_statistics
+from fusionbench.engine.recipe import order
 from fusionbench.features.store import Features
-from fusionbench.model import statistics as split_statistics
-from fusionbench.record import Record
+from fusionbench.records import Record
 
 LIGHT, HEAVY = ("concat", "gated", "low_rank"), ("jmt", "transformer")
 Step = Callable[[], object]

@@ -13,7 +13,7 @@ if (_root / "pyproject.toml").is_file():
 
 
 def __getattr__(name: str) -> Any:
-    """`fusionbench.run`, `compare`, `records` and `Study`, imported when they are first used."""
-    if name in ("run", "compare", "records", "Study"):
+    """`fusionbench.run`, `compare`, `load_records` and `Study`, imported when they are first used."""
+    if name in ("run", "compare", "load_records", "Study"):
         return getattr(import_module("fusionbench.study"), name)
     raise AttributeError(f"module 'fusionbench' has no attribute {name!r}")

@@ -78,7 +78,7 @@ def load(kind: str, name: str) -> Any:
         UsageError: there is none, its file does not import, or it does not define exactly one class.
     """
     if kind == "benchmarks" and is_own(name):
-        return importlib.import_module("fusionbench.owndata").load(name)
+        return importlib.import_module("fusionbench.custom_data").load(name)
     if is_path(name):
         path = Path(name).expanduser().resolve()
         if not path.is_file():

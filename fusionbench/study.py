@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from fusionbench import registry
 from fusionbench.errors import UsageError, unknown
-from fusionbench.leaderboard.entries import ALONE, LATE, REFERENCE
+from fusionbench.records.rows import ALONE, LATE, REFERENCE
 
 if TYPE_CHECKING:
     from fusionbench.harness import Plan, Setup
-    from fusionbench.record import Record
+    from fusionbench.records import Record
 
     Row = tuple[Setup, list[str], Plan]
 
@@ -151,14 +151,14 @@ def read(path: Path) -> Study:
 
 def plans(study: Study, results: Path) -> list[Row]:
     """What is to do, row by row (a tuned row: fold by fold)."""
-    from fusionbench import record
+    from fusionbench.records import digest
 
     rows: list[Row] = []
     data: dict[str, dict[str, Any]] = {}
     for setup, conditions in study.setups():
         # Rows of one benchmark and the same backbones share one copy of its data.
         parts = [p for p in setup.hparams if p == "benchmark" or p.startswith("backbone.")]
-        key = record.digest([[setup.benchmark_name, p, setup.names.get(p), setup.hparams[p]] for p in parts])
+        key = digest([[setup.benchmark_name, p, setup.names.get(p), setup.hparams[p]] for p in parts])
         if key in data:
             setup.__dict__.update(data[key])
         else:
@@ -178,13 +178,14 @@ def rows_of(
     Raises:
         UsageError: it is not tuned, or was tuned for other code or settings.
     """
-    from fusionbench import harness, record, search
+    from fusionbench import harness, search
+    from fusionbench.records import digest
 
     if not tuned:
         return [(setup, conditions, harness.plan(setup, setup.runs(folds, seeds), results, conditions, own))]
     found = search.load_tuned(results, setup, folds)
     trials = search.budget(results, setup)["trials"]
-    name = f"{trials} trials {record.digest(found)[:6]}"
+    name = f"{trials} trials {digest(found)[:6]}"
     rows: list[Row] = []
     for fold, parts in found.items():
         given = dict(setup.arguments["given"] or {})
@@ -204,7 +205,7 @@ def run(
 ) -> list[Record]:  # fmt: skip
     """What `fusionbench run` does, from Python: does what is missing and returns the records asked for."""
     from fusionbench import harness
-    from fusionbench.record import Record
+    from fusionbench.records import Record
 
     setup = harness.setup(benchmark, fuser, given=given, quick=quick)
     conditions = [*setup.benchmark.corruptions, *corruption]
@@ -216,13 +217,14 @@ def run(
 
 def compare(study: Study, *, results: Path | str = "results", device: str = "auto") -> list[Any]:
     """What `fusionbench compare` does, from Python: runs what is missing and returns one board a benchmark."""
-    from fusionbench import harness, leaderboard, record
+    from fusionbench import harness, leaderboard
+    from fusionbench.records import Record
 
     records = []
     for setup, conditions, plan in plans(study, Path(results)):
         records += plan.done
         for event in harness.execute(setup, plan, Path(results), conditions=conditions, device=device):
-            if isinstance(event, record.Record):
+            if isinstance(event, Record):
                 records.append(event)
     return leaderboard.build(records, Path(results))
 
@@ -245,11 +247,11 @@ class Records(list["Record"]):
         return pandas.DataFrame(rows)
 
 
-def records(results: Path | str = "results", benchmark: str = "*") -> Records:
+def load_records(results: Path | str = "results", benchmark: str = "*") -> Records:
     """Every record on disk."""
-    from fusionbench import record
+    from fusionbench.records import store
 
-    return Records(record.load(Path(results), benchmark))
+    return Records(store.load(Path(results), benchmark))
 
 
 def _typed(benchmark: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,8 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fusionbench import record
-from fusionbench.record import Record
+from fusionbench.records import Record, store
 
 TAG = "fusionbench.mirror"
 
@@ -142,7 +141,7 @@ def _log(client: Any, experiment: str, item: Record, results: Path) -> None:
         client.log_batch(identity, params=params[start : start + 100])
     for start in range(0, len(metrics), 1000):
         client.log_batch(identity, metrics=metrics[start : start + 1000])
-    path = record.path_of(results, item.run)
+    path = store.path_of(results, item.run)
     if path.is_file():
         client.log_artifact(identity, str(path))
     client.set_terminated(identity, "FINISHED" if item.status == "done" else "FAILED", ended)

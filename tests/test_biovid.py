@@ -15,9 +15,9 @@ import torch
 from fusionbench import features, hparams, registry
 from fusionbench.check import report
 from fusionbench.engine import Member, Recipe, Trained, predict, train
+from fusionbench.engine.model import Blueprint
 from fusionbench.errors import UsageError
 from fusionbench.metrics import evaluate
-from fusionbench.model import Blueprint
 
 av = pytest.importorskip("av", reason="PyAV decodes the videos: pip install 'mm-fusionbench[video]'")
 pytest.importorskip("PIL.Image", reason="pillow scales the frames: pip install 'mm-fusionbench[video]'")

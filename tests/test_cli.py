@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from fusionbench import cli, record
+from fusionbench import cli
+from fusionbench.records import store
 
 TOY = ["-b", "toy_xor", "--train.steps", "12", "--train.interval", "6", "--train.lr", "3e-3"]
 
@@ -77,7 +78,7 @@ def test_a_damaged_record_is_named_set_aside_and_done_again(
     done = fusionbench("run", "--fuser", "concat", *TOY, "--no-track", cwd=folder)
     assert done.returncode == 0
     assert f"{victim.name} is damaged" in done.stderr
-    assert victim.with_name(victim.name + ".damaged").is_file()
+    assert victim.with_name(victim.name + ".quarantined").is_file()
     assert victim.is_file()
 
 
@@ -95,7 +96,7 @@ def test_quick_is_marked_and_presets_are_named(tmp_path: Path) -> None:
     done = fusionbench("run", "--fuser", "jmt", "-b", "toy_xor", "--quick", "--no-track", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "quick" in done.stdout
-    (item,) = record.load(tmp_path / "results")
+    (item,) = store.load(tmp_path / "results")
     assert item.marks == ["quick"]
     assert "no preset of jmt is called 'papper'; did you mean paper?" in errors(
         "run", "--fuser", "jmt", "-b", "toy_xor", "--preset", "papper", cwd=tmp_path
@@ -109,7 +110,7 @@ def test_flags_of_every_part_reach_the_record(tmp_path: Path) -> None:
         "-c", "frames:right:3", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    (item,) = record.load(tmp_path / "results")
+    (item,) = store.load(tmp_path / "results")
     assert item.run.backbones == {"left": "tcn", "right": "identity"}
     assert item.run.hparams["backbone.left"]["dim"] == 32
     assert item.run.hparams["benchmark"]["noise"] == 0.5

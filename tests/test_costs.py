@@ -94,13 +94,14 @@ def test_latency_is_a_median_after_a_warm_up() -> None:
 
 
 def test_a_run_knows_its_costs_and_the_table_shows_them(tmp_path: Path) -> None:
-    from fusionbench import leaderboard, record, run
+    from fusionbench import leaderboard, run
+    from fusionbench.records import store
 
     given = {"train": {"lr": (1e-3,), "steps": 4}}
     records = run("concat", "toy_xor", results=tmp_path, seeds=[0], given=given)
     assert {tuple(sorted(r.costs)) for r in records} == {("batch", "flops", "latency", "latency_batch", "memory")}
     assert len({tuple(r.costs.values()) for r in records}) == 1, "measured once"
-    (board,) = leaderboard.build(list(record.load(tmp_path)), tmp_path)
+    (board,) = leaderboard.build(list(store.load(tmp_path)), tmp_path)
     text = leaderboard.render(board, "json", columns=["flops", "latency", "latency_batch", "memory"])
     assert str(records[0].costs["latency"]) in text
 

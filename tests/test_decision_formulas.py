@@ -15,8 +15,8 @@ from torch import Tensor
 
 from fusionbench import registry
 from fusionbench.api import Batch, Spec, Stream, Task, UsageError
+from fusionbench.engine.model import criterion
 from fusionbench.fusers import action_mae, energy, evidential, mmin, self_mm
-from fusionbench.model import criterion
 
 SPEC = Spec("classify", {"audio": 3, "video": 4, "text": 2}, 3, samples=16)
 

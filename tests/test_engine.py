@@ -18,10 +18,10 @@ from torch.utils._pytree import tree_leaves
 from fusionbench import engine, registry
 from fusionbench.api import Batch, Fuser, Head, Spec, Stream, Streams, UsageError, masked_mean
 from fusionbench.engine import Member, Progress, Recipe, Trained
-from fusionbench.engine.graphs import WARM_UP, Graph
-from fusionbench.engine.members import order
+from fusionbench.engine.graph import WARM_UP, Graph
+from fusionbench.engine.model import Blueprint, criterion, statistics
+from fusionbench.engine.recipe import order
 from fusionbench.hparams import read
-from fusionbench.model import Blueprint, criterion, statistics
 
 STACKABLE = ["concat", "jmt", "transformer", "cross_attention", "low_rank", "tensor_fusion", "bottleneck", "gated"]
 RECIPE = Recipe(steps=12, batch=8, interval=6, patience=9, lr=(1e-3,))

@@ -18,9 +18,9 @@ from fusionbench import engine, registry
 from fusionbench.api import PROTOCOL, Fuser, Spec, Stream, Streams, UsageError
 from fusionbench.check import corruptions as kit
 from fusionbench.engine import Member, Recipe, Trained
+from fusionbench.engine.model import Blueprint
 from fusionbench.hparams import read
 from fusionbench.metrics import METRICS
-from fusionbench.model import Blueprint
 
 FILE = Path(__file__).with_name("golden.json")
 DIMS = {"audio": 5, "video": 4}

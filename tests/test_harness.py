@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from fusionbench import engine, harness, record, registry
+from fusionbench import engine, harness, registry
 from fusionbench.api import Batch, Stream, UsageError
-from fusionbench.harness import judging
-from fusionbench.record import Record
+from fusionbench.harness import evaluate as evaluation
+from fusionbench.records import Record, store
 
 FAST = {"train": {"steps": "12", "interval": "6", "lr": "3e-3"}}
 DAMAGE = ["missing:left", "noise:all:2"]
@@ -35,7 +35,7 @@ def obtain(
 
 def test_a_record_says_everything(tmp_path: Path) -> None:
     (item,) = obtain(prepare(), tmp_path)
-    assert item == record.find(tmp_path, item.run)
+    assert item == store.find(tmp_path, item.run)
     assert item.status == "done"
     assert list(item.scores) == ["chance", "clean", "missing:left", "noise:all:2"]
     assert 0.3 < item.scores["chance"]["accuracy"] < 0.7  # type: ignore[operator]
@@ -46,7 +46,7 @@ def test_a_record_says_everything(tmp_path: Path) -> None:
     assert item.samples == {"train": 120, "val": 40, "test": 80, "skipped": 0}
     assert set(item.code) == {"benchmark", "fuser", "backbone.left", "backbone.right"}
     assert item.run.hparams["fuser"] == {"width": 128}
-    kept = record.predictions(tmp_path, item.run)
+    kept = store.predictions(tmp_path, item.run)
     assert kept is not None
     right = kept.answers["clean"][:, 0].argmax(-1) == kept.y[:, 0]
     assert right.mean() == pytest.approx(item.scores["clean"]["accuracy"])
@@ -58,7 +58,7 @@ def test_only_what_is_missing_is_done(tmp_path: Path) -> None:
     first = obtain(setup, tmp_path, folds=(0, 1))
     assert len(first) == 2
     assert obtain(setup, tmp_path, folds=(0, 1)) == []
-    record.path_of(tmp_path, first[0].run).unlink()
+    store.path_of(tmp_path, first[0].run).unlink()
     (again,) = obtain(setup, tmp_path, folds=(0, 1))
     assert again.run == first[0].run
     for condition, scores in again.scores.items():  # it had company the first time: equal but for rounding
@@ -68,7 +68,7 @@ def test_only_what_is_missing_is_done(tmp_path: Path) -> None:
 def test_the_same_seed_gives_identical_scores_and_answers(tmp_path: Path) -> None:
     a, b = (obtain(prepare("jmt"), tmp_path / name)[0] for name in ("a", "b"))
     assert a.scores == b.scores
-    answers = [record.predictions(tmp_path / n, a.run).answers for n in ("a", "b")]  # type: ignore[union-attr]
+    answers = [store.predictions(tmp_path / n, a.run).answers for n in ("a", "b")]  # type: ignore[union-attr]
     assert all(np.array_equal(answers[0][c], answers[1][c]) for c in answers[0])
 
 
@@ -79,14 +79,14 @@ def test_a_new_corruption_needs_no_training(tmp_path: Path, monkeypatch: pytest.
     (new,) = obtain(setup, tmp_path, [*DAMAGE, "gap:left:5"])
     assert {k: v for k, v in new.scores.items() if k != "gap:left:5"} == old.scores
     assert set(new.scores["gap:left:5"]) == {"accuracy", "macro_f1", "ece", "brier"}
-    kept = record.predictions(tmp_path, new.run)
+    kept = store.predictions(tmp_path, new.run)
     assert kept is not None
     assert set(kept.answers) == {"clean", "missing:left", "noise:all:2", "gap:left:5"}
 
 
 def test_without_its_weights_a_run_is_trained_again(tmp_path: Path) -> None:
     (old,) = obtain(prepare(), tmp_path)
-    record.path_of(tmp_path, old.run).with_suffix(".safetensors").unlink()
+    store.path_of(tmp_path, old.run).with_suffix(".safetensors").unlink()
     (new,) = obtain(prepare(), tmp_path, [*DAMAGE, "gap:left:5"])
     assert new.scores["clean"] == old.scores["clean"]
 
@@ -125,7 +125,7 @@ def test_nan_in_every_test_label_and_input_leaves_the_weights_bit_identical(tmp_
         for e in engine.train(poisoned.blueprint, members, poisoned.data, poisoned.recipe)
         if isinstance(e, engine.Trained)
     ]
-    saved = record.weights(tmp_path / "clean", clean.run)
+    saved = store.weights(tmp_path / "clean", clean.run)
     assert saved is not None
     assert all(torch.equal(saved[name], value) for name, value in trained.weights.items())
 
@@ -137,7 +137,7 @@ def test_stacking_changes_scores_by_rounding_only(tmp_path: Path) -> None:
     for one, other in zip(a, b, strict=True):
         assert one.how == "stacked with 3 others"
         assert other.how == "alone"
-        kept = [record.predictions(tmp_path / n, one.run).answers["clean"] for n in ("a", "b")]  # type: ignore[union-attr]
+        kept = [store.predictions(tmp_path / n, one.run).answers["clean"] for n in ("a", "b")]  # type: ignore[union-attr]
         # Rounding grows over the steps; answers are logits of order 1.
         np.testing.assert_allclose(*kept, atol=2e-3)
 
@@ -149,10 +149,10 @@ def test_runs_that_are_judged_together_get_the_answers_that_each_gets_alone(fuse
     for fold, seed in ((0, 0), (0, 1), (1, 0)):
         splits = harness.splits_of(setup, setup.data, fold)
         splits = replace(splits, test=splits.test[: len(splits.test) - 7 * fold])  # not all of one size
-        model = setup.trained.build(seed, judging.statistics(setup.data, torch.from_numpy(splits.train)), 100)
-        cases.append(judging.Case(setup.run(fold, seed), model, splits))
-    damage = judging.parse(setup, ["noise:all:3", "missing:left"])
-    alone, together = (judging.judge(setup, cases, setup.data, damage, together) for together in (False, True))
+        model = setup.trained.build(seed, evaluation.statistics(setup.data, torch.from_numpy(splits.train)), 100)
+        cases.append(evaluation.Case(setup.run(fold, seed), model, splits))
+    damage = evaluation.parse(setup, ["noise:all:3", "missing:left"])
+    alone, together = (evaluation.evaluate(setup, cases, setup.data, damage, together) for together in (False, True))
     for a, b in zip(alone, together, strict=True):
         assert a.rates == b.rates
         assert list(a.scores) == list(b.scores) == ["chance", "clean", "noise:all:3", "missing:left"]
@@ -214,7 +214,7 @@ def test_wrong_usage_is_one_line_with_the_near_name(arguments: dict[str, object]
 def test_wrong_conditions_are_usage_errors_before_any_work(condition: str, tmp_path: Path) -> None:
     setup = prepare()
     if condition == "missing:":
-        assert judging.parse(setup, [condition])[0][0] == "missing:all"
+        assert evaluation.parse(setup, [condition])[0][0] == "missing:all"
         return
     with pytest.raises(UsageError):
         harness.plan(setup, setup.runs([0], [0]), tmp_path, [condition])

@@ -22,12 +22,12 @@ PLUGINS = ("fusers", "backbones", "benchmarks")  # corruptions are plugins too, 
 
 #: A module may import those to its left (what only a type checker sees does not count).
 ORDER = (
-    "errors paths hparams api registry metrics corruptions packing record stats leaderboard publish features model "
-    "owndata engine harness check datacheck data jobs search study tracking report cli __main__"
+    "errors paths hparams conditions api registry metrics corruptions records stats leaderboard features custom_data "
+    "engine harness check datacheck data jobs search study tracking report cli __main__"
 ).split()
 
 #: No torch when they are imported, directly or through another module.
-LIGHT = "errors paths hparams registry metrics packing record stats leaderboard publish data cli".split()
+LIGHT = "errors paths hparams conditions registry metrics records stats leaderboard data cli".split()
 HEAVY = ["torch", "pandas", "scipy.stats", "mlflow", "optuna", "sklearn", "matplotlib"]
 
 #: Plugins that a module of the core may name: the references of every study, and defaults.
@@ -37,8 +37,8 @@ NAMED = {
     "features": {"identity"},
     "harness": {"identity"},
     "jobs": {"watch"},  # a function of its own
-    "leaderboard": {"concat", "late_average", "unimodal"},  # the references of the protocol
-    "owndata": {"identity", "tcn"},
+    "records": {"concat", "late_average", "unimodal"},  # the references of the protocol
+    "custom_data": {"identity", "tcn"},
     "study": {"watch"},
 }
 

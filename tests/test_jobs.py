@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from joblib.externals.loky import get_reusable_executor
 
-from fusionbench import engine, harness, jobs, record
+from fusionbench import engine, harness, jobs
 from fusionbench.api import UsageError
-from fusionbench.jobs import cell as cutting
-from fusionbench.jobs import cluster, display, worker
-from fusionbench.record import Record
+from fusionbench.jobs import cluster, local, progress
+from fusionbench.jobs import plan as cutting
+from fusionbench.records import Record, store
 
 FAST = {"train": {"steps": "12", "interval": "6", "lr": "1e-3,3e-3"}}
 CONDITIONS = ["missing:left"]
@@ -84,7 +84,7 @@ def assert_same_table(a: list[Record], b: list[Record], where: tuple[Path, Path]
         assert mine.scores == theirs.scores
         assert mine.chosen["lr"] == theirs.chosen["lr"]
         assert mine.changes == theirs.changes
-        kept = [record.predictions(folder, mine.run) for folder in where]
+        kept = [store.predictions(folder, mine.run) for folder in where]
         for condition in ("clean", "missing:left"):
             np.testing.assert_allclose(*(k.answers[condition] for k in kept if k), atol=1e-4)
 
@@ -186,7 +186,7 @@ def test_a_cell_given_again_does_only_the_rest(tmp_path: Path, monkeypatch: pyte
     (cell,) = jobs.cells(rows(tmp_path, "concat", folds=[0]), tmp_path, device="cpu")
     first = jobs.work(cell)
     assert len(first.records) == 2
-    record.path_of(tmp_path, cell.runs[1]).unlink()
+    store.path_of(tmp_path, cell.runs[1]).unlink()
     trained, train = [], engine.train
     monkeypatch.setattr(
         engine, "train", lambda b, members, *a, **k: trained.extend(members) or train(b, members, *a, **k)
@@ -214,7 +214,7 @@ def test_an_edited_plugin_file_is_read_again_by_a_worker_that_lives_on(tmp_path:
     outcomes = []
     for comment in ("# one", "# two"):
         mine.write_text(f"{mine.read_text()}\n{comment}\n")
-        worker.registry._load_path.cache_clear()
+        local.registry._load_path.cache_clear()
         (cell,) = jobs.cells(rows(tmp_path / "r", str(mine), folds=[0]), tmp_path / "r", device="cpu")
         outcomes.append(jobs.work(cell))
     assert [len(o.records) for o in outcomes] == [2, 2]
@@ -223,19 +223,19 @@ def test_an_edited_plugin_file_is_read_again_by_a_worker_that_lives_on(tmp_path:
 
 def test_slots_go_round_and_are_freed_by_the_death_of_their_holder(tmp_path: Path) -> None:
     script = (
-        "import sys, pathlib\nfrom fusionbench.jobs import worker\n"
-        "print(worker._slot(pathlib.Path(sys.argv[1])), worker._slot(pathlib.Path(sys.argv[1])), flush=True)\ninput()\n"
+        "import sys, pathlib\nfrom fusionbench.jobs import local\n"
+        "print(local._slot(pathlib.Path(sys.argv[1])), local._slot(pathlib.Path(sys.argv[1])), flush=True)\ninput()\n"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]
     first = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert first.stdout is not None
     assert first.stdout.readline() == "0 0\n"
-    assert worker._slot(tmp_path) == 1
-    worker._held.clear()
+    assert local._slot(tmp_path) == 1
+    local._held.clear()
     first.kill()
     first.wait()
-    assert worker._slot(tmp_path) == 0
-    worker._held.clear()
+    assert local._slot(tmp_path) == 0
+    local._held.clear()
 
 
 # A cluster
@@ -318,7 +318,7 @@ def test_a_cell_that_has_killed_its_workers_is_not_begun_again(tmp_path: Path) -
     (cell,) = jobs.cells(rows(tmp_path, "concat", folds=[0]), tmp_path, device="cpu")
     cell = replace(cell, folder=str(folder))
     (folder / cell.key).write_text("host 1\nhost 2\nhost 3\n")
-    outcome = worker.work_there(cell)
+    outcome = local.work_there(cell)
     assert outcome.records == []
     assert "3 workers in turn were killed" in outcome.failures[0].error
     assert Path(outcome.failures[0].file).is_file()
@@ -370,7 +370,7 @@ def test_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_the_time_left_is_what_the_rest_takes_at_this_pace() -> None:
-    state = display._State(10, done=3, failed=1, part=1.0, began=time.monotonic() - 600)
+    state = progress._State(10, done=3, failed=1, part=1.0, began=time.monotonic() - 600)
     assert state.left == "10 min left"
     state.done = 8
     assert state.left == "0 s left"

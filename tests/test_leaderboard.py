@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusionbench import leaderboard, metrics, record, stats
+from fusionbench import leaderboard, metrics, stats
 from fusionbench.errors import UsageError
 from fusionbench.leaderboard import findings
 from fusionbench.leaderboard.columns import known as columns_of
 from fusionbench.leaderboard.columns import ordered
-from fusionbench.leaderboard.entries import level, ranking_damage
-from fusionbench.record import Predictions, Record, Run
+from fusionbench.records import Predictions, Record, Run, store
+from fusionbench.records.rows import level, ranking_damage
 
 MODALITIES = ("acc", "gyro")
 PEOPLE, EACH, CLASSES, FOLDS = 12, 8, 3, 2
@@ -76,14 +76,14 @@ def write(
                 "complete": {"folds": FOLDS, "seeds": 2}, "device": "box", "created": "2026-01-01T00:00:00+00:00",
             }  # fmt: skip
             made.append(Record(run, "done", **{**fields, **how}))
-            record.save(results, made[-1], Predictions(ids[mine], people[mine], y[mine], mask[mine], kept), None)
+            store.save(results, made[-1], Predictions(ids[mine], people[mine], y[mine], mask[mine], kept), None)
             if not answers:
-                record.path_of(results, run).with_suffix(".npz").unlink()
+                store.path_of(results, run).with_suffix(".npz").unlink()
     return made
 
 
 def boards(results: Path, **how: Any) -> list[leaderboard.Board]:
-    return leaderboard.build(record.load(results), results, **how)
+    return leaderboard.build(store.load(results), results, **how)
 
 
 def only(results: Path, **how: Any) -> leaderboard.Board:
@@ -114,8 +114,8 @@ def test_scores_are_pooled_over_folds_and_averaged_over_seeds(study: Path) -> No
     row = only(study).row("jmt")
     parts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {0: [], 1: [], 2: []}
     damaged: dict[str, list[float]] = {}
-    for r in record.load(study, fuser="jmt"):
-        kept = record.predictions(study, r.run)
+    for r in store.load(study, fuser="jmt"):
+        kept = store.predictions(study, r.run)
         assert kept is not None
         parts[r.run.seed].append((kept.answers["clean"][:, 0], kept.y[:, 0]))
         for c in DAMAGE:
@@ -136,7 +136,7 @@ def test_the_damaged_score_has_the_interval_and_the_test_of_a_mean_of_tables(stu
     def cells(condition: str) -> list[stats.Cell]:
         found = []
         for r in row.entry.used:
-            kept = record.predictions(study, r.run)
+            kept = store.predictions(study, r.run)
             assert kept is not None
             arrays = kept.groups, kept.answers[condition], kept.y, kept.y_mask
             found.append(stats.Cell(r.run.seed, r.run.fold, *arrays))
@@ -231,10 +231,10 @@ def test_rows_that_lack_something_stand_last_and_are_not_ranked(tmp_path: Path) 
     write(tmp_path, "half", 9.0, folds=[0])
     write(tmp_path, "hasty", 9.0, marks=["quick"], seeds=[0], folds=[0])
     write(tmp_path, "broken", 9.0, seeds=[0, 1, 2])
-    broken = [r for r in record.load(tmp_path, fuser="broken") if r.run.seed == 2]
+    broken = [r for r in store.load(tmp_path, fuser="broken") if r.run.seed == 2]
     for r in broken:
-        record.path_of(tmp_path, r.run).with_suffix(".npz").unlink()
-        record.save(tmp_path, replace(r, status="failed", error="loss is NaN", scores={}), None, None)
+        store.path_of(tmp_path, r.run).with_suffix(".npz").unlink()
+        store.save(tmp_path, replace(r, status="failed", error="loss is NaN", scores={}), None, None)
     board = only(tmp_path)
     assert labels(board) == [
         "broken (2 failed)", "concat", "chance (constant answer)", "few (incomplete: 1 of 2 seeds)",
@@ -250,7 +250,7 @@ def test_rows_that_lack_something_stand_last_and_are_not_ranked(tmp_path: Path) 
 def test_a_row_of_failures_alone_is_shown_without_a_score(tmp_path: Path) -> None:
     write(tmp_path, "concat")
     for r in write(tmp_path, "wild", answers=False):
-        record.save(tmp_path, replace(r, status="failed", error="loss is NaN", scores={}), None, None)
+        store.save(tmp_path, replace(r, status="failed", error="loss is NaN", scores={}), None, None)
     assert labels(only(tmp_path))[-1] == "wild (failed)"
 
 
@@ -302,9 +302,9 @@ def test_a_results_folder_that_cannot_be_written_is_read_all_the_same(tmp_path: 
 
 def test_answers_that_contradict_the_records_bear_no_test(tmp_path: Path) -> None:
     made = write(tmp_path, "concat")
-    kept = record.predictions(tmp_path, made[0].run)
+    kept = store.predictions(tmp_path, made[0].run)
     assert kept is not None
-    record.save(tmp_path, made[0], replace(kept, y_mask=np.zeros_like(kept.y_mask)), None)
+    store.save(tmp_path, made[0], replace(kept, y_mask=np.zeros_like(kept.y_mask)), None)
     assert "No usable stored answers of concat" in leaderboard.render(only(tmp_path))
 
 
@@ -312,9 +312,9 @@ def test_a_tuned_row_is_one_row_though_its_settings_vary_by_fold(tmp_path: Path)
     write(tmp_path, "jmt")
     for r in write(tmp_path, "jmt", fuser_settings={"width": 9}):
         for end in (".json", ".npz"):
-            record.path_of(tmp_path, r.run).with_suffix(end).unlink()
+            store.path_of(tmp_path, r.run).with_suffix(end).unlink()
         run = replace(r.run, tuned="30 trials, 8f2e", hparams={**r.run.hparams, "fuser": {"width": 9 + r.run.fold}})
-        record.save(tmp_path, replace(r, run=run, changes=["tuned=30 trials, 8f2e"]), None, None)
+        store.save(tmp_path, replace(r, run=run, changes=["tuned=30 trials, 8f2e"]), None, None)
     board = only(tmp_path)
     assert {(row.label, row.ranked) for row in board.rows} == {("jmt", True), ("jmt (tuned)", True)}
     text = leaderboard.render(board, columns=["tuning"])
@@ -346,7 +346,7 @@ def test_settings_of_the_benchmark_make_another_table(tmp_path: Path) -> None:
     for r in write(tmp_path, "jmt"):
         shutil.rmtree(tmp_path / "watch" / "jmt", ignore_errors=True)
         run = replace(r.run, hparams={**r.run.hparams, "benchmark": {"people": 5}})
-        record.save(tmp_path, replace(r, run=run, changes=["benchmark.people=5"]), None, None)
+        store.save(tmp_path, replace(r, run=run, changes=["benchmark.people=5"]), None, None)
     assert sorted(b.title for b in boards(tmp_path)) == ["watch", "watch (people=5)"]
 
 
@@ -451,7 +451,7 @@ def test_columns_without_values_are_absent(study: Path) -> None:
 @pytest.mark.parametrize("fmt", list(leaderboard.FORMATS))
 def test_every_format_names_every_row_and_is_the_same_twice(study: Path, fmt: str) -> None:
     text = leaderboard.render(only(study), fmt)
-    assert text == leaderboard.render(leaderboard.build(list(record.load(study))[::-1], study)[0], fmt)
+    assert text == leaderboard.render(leaderboard.build(list(store.load(study))[::-1], study)[0], fmt)
     assert text.endswith("\n")
     for label in ("concat", "jmt", "late_average", "unimodal (gyro)"):
         assert label in text.replace("\\", "")
@@ -548,12 +548,12 @@ def test_a_record_of_the_wrong_shape_is_set_aside_and_the_others_stand(
     tmp_path: Path, wrong: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = write(tmp_path, "concat") + write(tmp_path, "jmt")
-    path = record.path_of(tmp_path, made[-1].run)
+    path = store.path_of(tmp_path, made[-1].run)
     path.write_text(json.dumps({**json.loads(path.read_text()), **wrong}))
     board = only(tmp_path)
     assert [row.name for row in board.rows if not row.ranked] == ["jmt (incomplete: 1 of 2 seeds)"]
     assert "is damaged" in capsys.readouterr().err
-    assert path.with_name(path.name + ".damaged").is_file()
+    assert path.with_name(path.name + ".quarantined").is_file()
 
 
 def test_an_unknown_reference_leaves_the_table_and_says_so(study: Path) -> None:
@@ -573,10 +573,10 @@ def test_statistics_are_computed_once_and_again_when_an_answer_changes(
     monkeypatch.setattr(findings, "_compute", lambda *a: calls.append(1) or compute(*a))
     assert leaderboard.render(only(tmp_path), "json") == first
     assert not calls
-    path = record.path_of(tmp_path, made[-1].run)
-    kept = record.predictions(tmp_path, made[-1].run)
+    path = store.path_of(tmp_path, made[-1].run)
+    kept = store.predictions(tmp_path, made[-1].run)
     assert kept is not None
-    record.save(tmp_path, made[-1], replace(kept, answers={c: -a for c, a in kept.answers.items()}), None)
+    store.save(tmp_path, made[-1], replace(kept, answers={c: -a for c, a in kept.answers.items()}), None)
     assert leaderboard.render(only(tmp_path), "json") != first
     assert calls == [1]
     assert path.is_file()
@@ -604,9 +604,10 @@ import sys, time
 from pathlib import Path
 import numpy
 began = time.process_time()
-from fusionbench import leaderboard, record
+from fusionbench import leaderboard
+from fusionbench.records import store
 results = Path({str(tmp_path)!r})
-print(len(leaderboard.render_all(leaderboard.build(record.load(results), results))))
+print(len(leaderboard.render_all(leaderboard.build(store.load(results), results))))
 heavy = [m for m in ("torch", "scipy", "pandas", "matplotlib", "jinja2") if m in sys.modules]
 print(time.process_time() - began, *heavy)
 """

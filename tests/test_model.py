@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from fusionbench import metrics, registry
 from fusionbench.api import Batch, Fuser, Head, Spec, Stream, Streams, Task
+from fusionbench.engine.model import Blueprint, Normalise, criterion, statistics
 from fusionbench.errors import UsageError
 from fusionbench.hparams import read
-from fusionbench.model import Blueprint, Normalise, criterion, statistics
 
 CLASSIFY = Task("classify", 3, ("accuracy",))
 SQUARED = Task("regress", 2, ("mae", "ccc"), per_frame=True)

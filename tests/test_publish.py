@@ -14,11 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusionbench import leaderboard, metrics, packing, publish, record
+from fusionbench import harness, leaderboard, metrics
 from fusionbench.cli.flags import numbers
 from fusionbench.errors import UsageError
-from fusionbench.leaderboard.entries import piles
-from fusionbench.record import Predictions, Record, Run
+from fusionbench.leaderboard.commands import command
+from fusionbench.leaderboard.readme import readme
+from fusionbench.records import Predictions, Record, Run, compare, packing, publish, store
+from fusionbench.records.rows import piles
 
 NAMES = {"classify": ("accuracy", "nll"), "regress": ("ccc", "mae")}
 CONDITIONS = ("clean", "missing:face", *(f"noise:all:{s}" for s in range(1, 6)))
@@ -54,12 +56,12 @@ def write(
                 "created": "2026-01-01T00:00:00+00:00", "chosen": {"lr": 1e-3},
             }  # fmt: skip
             made.append(Record(run, "done", **{**fields, **how}))
-            record.save(results, made[-1], kept, None)
+            store.save(results, made[-1], kept, None)
     return made
 
 
 def bytes_of(results: Path) -> dict[str, bytes]:
-    names = {record.PUBLISHED, record.ANSWERS}
+    names = {store.PUBLISHED, store.ANSWERS}
     return {str(p.relative_to(results)): p.read_bytes() for p in sorted(results.rglob("*")) if p.name in names}
 
 
@@ -78,10 +80,10 @@ def test_a_clone_makes_the_same_table(tmp_path: Path, kind: str) -> None:
     write(results, "jmt", kind, quality=3.0)
     paths = publish.publish(results, "toy")
     assert [str(p.relative_to(results)) for p in paths] == [
-        f"toy/{f}/{name}" for f in ("concat", "jmt") for name in (record.PUBLISHED, record.ANSWERS)
+        f"toy/{f}/{name}" for f in ("concat", "jmt") for name in (store.PUBLISHED, store.ANSWERS)
     ]
     copy = clone(results, tmp_path / "b")
-    (mine,), (theirs,) = (leaderboard.build(record.load(r), r) for r in (results, copy))
+    (mine,), (theirs,) = (leaderboard.build(store.load(r), r) for r in (results, copy))
     for row in mine.rows:
         other = theirs.row(row.label)
         assert row.ranks == other.ranks
@@ -95,35 +97,35 @@ def test_published_runs_are_found_and_read_one_by_one(tmp_path: Path) -> None:
     publish.publish(tmp_path / "a", "toy")
     results = clone(tmp_path / "a", tmp_path / "b")
     for old in made:
-        new = record.find(results, old.run)
+        new = store.find(results, old.run)
         assert new is not None
         assert new.same_identity(old)
         assert (dict(new.scores), new.history) == (dict(old.scores), {})
         assert list(new.run.backbones) == ["face", "acc"], "the order of modalities says which is the first"
-        kept, whole = record.predictions(results, old.run), record.predictions(tmp_path / "a", old.run)
+        kept, whole = store.predictions(results, old.run), store.predictions(tmp_path / "a", old.run)
         assert kept is not None
         assert whole is not None
         for part in ("ids", "groups", "y", "y_mask"):
             np.testing.assert_array_equal(getattr(kept, part), getattr(whole, part))
         assert list(kept.answers) == list(whole.answers)
-    assert record.find(results, replace(made[0].run, seed=77)) is None
-    assert record.predictions(results, replace(made[0].run, seed=77)) is None
+    assert store.find(results, replace(made[0].run, seed=77)) is None
+    assert store.predictions(results, replace(made[0].run, seed=77)) is None
 
 
 def test_a_file_of_its_own_comes_before_what_is_published(tmp_path: Path) -> None:
     made = write(tmp_path, "concat")
     publish.publish(tmp_path, "toy")
     changed = replace(made[0], device="mine")
-    record.save(tmp_path, changed, None, None)
-    found = {r.run.id: r.device for r in record.load(tmp_path)}
+    store.save(tmp_path, changed, None, None)
+    found = {r.run.id: r.device for r in store.load(tmp_path)}
     assert len(found) == 4
     assert found[made[0].run.id] == "mine"
-    assert getattr(record.find(tmp_path, made[0].run), "device", None) == "mine"
-    own = record.path_of(tmp_path, made[0].run)
+    assert getattr(store.find(tmp_path, made[0].run), "device", None) == "mine"
+    own = store.path_of(tmp_path, made[0].run)
     own.with_suffix(".npz").unlink()
-    assert record.predictions(tmp_path, made[0].run) is None, "published answers may be of other code than this record"
+    assert store.predictions(tmp_path, made[0].run) is None, "published answers may be of other code than this record"
     own.unlink()
-    assert record.predictions(tmp_path, made[0].run) is not None
+    assert store.predictions(tmp_path, made[0].run) is not None
 
 
 def test_the_same_records_give_the_same_bytes_even_from_what_is_published(tmp_path: Path) -> None:
@@ -146,8 +148,8 @@ def test_new_seeds_join_what_is_published(tmp_path: Path) -> None:
     write(results, "concat", seeds=[2])
     publish.publish(results, "toy")
     copy = clone(results, tmp_path / "c")
-    assert sorted({r.run.seed for r in record.load(copy)}) == [0, 1, 2]
-    assert all(record.predictions(copy, r.run) is not None for r in record.load(copy))
+    assert sorted({r.run.seed for r in store.load(copy)}) == [0, 1, 2]
+    assert all(store.predictions(copy, r.run) is not None for r in store.load(copy))
 
 
 def test_only_finished_rows_of_the_newest_code_are_published(tmp_path: Path) -> None:
@@ -155,13 +157,13 @@ def test_only_finished_rows_of_the_newest_code_are_published(tmp_path: Path) -> 
     write(tmp_path, "short", seeds=[0])
     write(tmp_path, "hasty", marks=["quick"])
     for r in write(tmp_path, "old"):
-        record.path_of(tmp_path, r.run).unlink()
+        store.path_of(tmp_path, r.run).unlink()
         run = replace(r.run, hparams={**r.run.hparams, "fuser": {"width": 9}})
-        kept = record.predictions(tmp_path, r.run)
-        record.save(tmp_path, replace(r, run=run, code={**r.code, "fuser": "before"}), kept, None)
+        kept = store.predictions(tmp_path, r.run)
+        store.save(tmp_path, replace(r, run=run, code={**r.code, "fuser": "before"}), kept, None)
     write(tmp_path, "old", created="2026-05-01T00:00:00+00:00")
     publish.publish(tmp_path, "toy")
-    found = list(record.load(clone(tmp_path, tmp_path / "copy")))
+    found = list(store.load(clone(tmp_path, tmp_path / "copy")))
     assert {r.run.fuser for r in found} == {"concat", "old"}
     assert {r.code["fuser"] for r in found} == {"concat", "old"}
 
@@ -172,7 +174,7 @@ def test_publishing_is_small(tmp_path: Path) -> None:
         write(results, "concat", kind)
         size = sum(p.stat().st_size for p in results.rglob("*.npz"))
         publish.publish(results, "toy")
-        published = (results / "toy/concat" / record.ANSWERS).stat().st_size
+        published = (results / "toy/concat" / store.ANSWERS).stat().st_size
         assert published < share * size, f"{kind}: {published} of {size} bytes"
 
 
@@ -227,16 +229,16 @@ def test_near_ties_keep_their_class() -> None:
 
 def test_the_readme_is_computed_from_what_is_published_alone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nothing is published"):
-        publish.readme(tmp_path)
+        readme(tmp_path)
     write(tmp_path / "a", "concat")
     write(tmp_path / "a", "jmt", quality=4.0, changes=["fuser.width=8"])
     publish.publish(tmp_path / "a", "toy")
-    text = publish.readme(tmp_path / "a")
+    text = readme(tmp_path / "a")
     assert "## toy" in text
     assert "fusionbench run --benchmark toy --fuser jmt --fuser.width 8\n" in text
     write(tmp_path / "a", "unpublished")
-    assert publish.readme(tmp_path / "a") == text
-    assert publish.readme(clone(tmp_path / "a", tmp_path / "b")) == text
+    assert readme(tmp_path / "a") == text
+    assert readme(clone(tmp_path / "a", tmp_path / "b")) == text
 
 
 def test_what_cannot_be_published_is_said(tmp_path: Path) -> None:
@@ -248,7 +250,7 @@ def test_what_cannot_be_published_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean toy"):
         publish.publish(tmp_path, "toyy")
     write(tmp_path, "concat", seeds=[1])
-    record.path_of(tmp_path, made[0].run).with_suffix(".npz").unlink()
+    store.path_of(tmp_path, made[0].run).with_suffix(".npz").unlink()
     with pytest.raises(UsageError, match=f"run {made[0].run.id}.*has no stored answers"):
         publish.publish(tmp_path, "toy")
     assert not bytes_of(tmp_path)
@@ -258,59 +260,59 @@ def test_damaged_published_files_are_named_and_kept(tmp_path: Path, capsys: pyte
     made = write(tmp_path / "a", "concat")
     publish.publish(tmp_path / "a", "toy")
     results = clone(tmp_path / "a", tmp_path / "b")
-    path = results / "toy/concat" / record.PUBLISHED
+    path = results / "toy/concat" / store.PUBLISHED
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], lines[1][:40], *lines[2:]]) + "\n")
-    assert len(list(record.load(results))) == 3
+    assert len(list(store.load(results))) == 3
     assert f"line 2 of {path} is damaged" in capsys.readouterr().err
     with pytest.raises(UsageError, match="damaged or repeated line"):
         publish.publish(results, "toy")
     assert len(path.read_text().splitlines()) == 4
-    (results / "toy/concat" / record.ANSWERS).write_bytes(b"PK\x03\x04 not an archive")
-    assert record.predictions(results, made[0].run) is None
+    (results / "toy/concat" / store.ANSWERS).write_bytes(b"PK\x03\x04 not an archive")
+    assert store.predictions(results, made[0].run) is None
     assert "is damaged" in capsys.readouterr().err
 
 
 def test_differences_between_records_are_named(tmp_path: Path) -> None:
     a, b, *_ = write(tmp_path, "concat")
-    assert publish.diff(a, a) == [
+    assert compare.diff(a, a) == [
         "Run, code, data, protocol and versions are the same.",
         f"All {2 * len(CONDITIONS)} shared scores are the same to the last digit.",
     ]
-    lines = publish.diff(a, b)
+    lines = compare.diff(a, b)
     assert lines[0] == "seed: 0 against 1."
     assert any(line.startswith("Clean accuracy: ") for line in lines)
     other = replace(
         b, run=replace(b.run, hparams={**b.run.hparams, "fuser": {"width": 16}}), versions={"numpy": "3"},
         code={**b.code, "fuser": "edited"}, scores={"clean": dict(b.scores["clean"])},
     )  # fmt: skip
-    lines = publish.diff(b, other)
+    lines = compare.diff(b, other)
     assert "fuser.width: 8 against 16." in lines
     assert "fuser.name: a b against nothing." in lines
     assert "code of fuser: concat against edited." in lines
     assert "version of numpy: 2 against 3." in lines
     assert lines[-2].startswith("Only one of them has missing:face, noise:all:1")
     assert lines[-1] == "All 2 shared scores are the same to the last digit."
-    assert publish.diff(a, replace(a, protocol=2))[-1].startswith("The scores are not comparable")
+    assert compare.diff(a, replace(a, protocol=2))[-1].startswith("The scores are not comparable")
 
 
 def test_a_run_is_found_by_the_beginning_of_its_id(tmp_path: Path) -> None:
     made = write(tmp_path, "concat")
-    assert publish.find(tmp_path, made[2].run.id[:10]).run == made[2].run
+    assert compare.find(tmp_path, made[2].run.id[:10]).run == made[2].run
     with pytest.raises(UsageError, match="4 records begin with ''"):
-        publish.find(tmp_path, "")
+        compare.find(tmp_path, "")
     with pytest.raises(UsageError, match="did you mean"):
-        publish.find(tmp_path, made[0].run.id[:-1] + "z")
+        compare.find(tmp_path, made[0].run.id[:-1] + "z")
 
 
 def test_a_number_came_back_if_it_is_within_its_interval(tmp_path: Path) -> None:
     old, *_ = write(tmp_path, "concat")
-    kept = record.predictions(tmp_path, old.run)
+    kept = store.predictions(tmp_path, old.run)
     then = old.scores["clean"]["accuracy"]
     assert then is not None
 
     def again(score: float | None, **how: Any) -> tuple[bool, str]:
-        return publish.came_back(old, replace(old, scores={"clean": {"accuracy": score}}, **how), kept)
+        return harness.is_reproduced(old, replace(old, scores={"clean": {"accuracy": score}}, **how), kept)
 
     assert again(then)[0]
     close, text = again(then - 0.005)
@@ -321,15 +323,15 @@ def test_a_number_came_back_if_it_is_within_its_interval(tmp_path: Path) -> None
     assert "outside" in text
     assert "code changed since" in again(then, code={})[1]
     assert not again(None, status="failed")[0]
-    assert not publish.came_back(old, replace(old, scores={"clean": {"accuracy": then - 0.005}}), None)[0]
+    assert not harness.is_reproduced(old, replace(old, scores={"clean": {"accuracy": then - 0.005}}), None)[0]
 
 
 def test_the_command_of_a_row_is_what_makes_it(tmp_path: Path) -> None:
     def said(**how: Any) -> list[str]:
         shutil.rmtree(tmp_path / "toy", ignore_errors=True)
         write(tmp_path, "jmt", **how)
-        (entry,) = piles(list(record.load(tmp_path)))[0].entries
-        return shlex.split(publish.command(entry, CONDITIONS))
+        (entry,) = piles(list(store.load(tmp_path)))[0].entries
+        return shlex.split(command(entry, CONDITIONS))
 
     plain = ["fusionbench", "run", "--benchmark", "toy", "--fuser", "jmt"]
     assert said() == plain

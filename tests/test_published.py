@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fusionbench import harness, publish, record
+from fusionbench import harness
+from fusionbench.records import store
 
 RESULTS = Path(__file__).parents[1] / "results"
 FREE = ("watch", "affect_sim")  # their data come with the package or are made
@@ -21,10 +22,10 @@ FREE = ("watch", "affect_sim")  # their data come with the package or are made
 @pytest.mark.parametrize("number", range(int(os.environ.get("FUSIONBENCH_CELLS", "1"))))
 def test_a_random_published_cell_comes_back(number: int) -> None:
     fusers = [folder for name in FREE for folder in sorted((RESULTS / name).iterdir())]
-    old = random.choice(list(record.published(random.choice(fusers)).values()))
-    new = harness.again(old)
-    came_back, sentence = publish.came_back(old, new, record.predictions(RESULTS, old.run))
-    assert came_back, f"{sentence} Try: fusionbench records reproduce {old.run.id}"
+    old = random.choice(list(store.published(random.choice(fusers)).values()))
+    new = harness.reproduce(old)
+    is_reproduced, sentence = harness.is_reproduced(old, new, store.predictions(RESULTS, old.run))
+    assert is_reproduced, f"{sentence} Try: fusionbench records reproduce {old.run.id}"
 
 
 def test_published_rows_are_of_the_code_that_is_here() -> None:
@@ -32,7 +33,7 @@ def test_published_rows_are_of_the_code_that_is_here() -> None:
     seen = set()
     for name in FREE:
         for folder in sorted((RESULTS / name).iterdir()):
-            for old in record.published(folder).values():
+            for old in store.published(folder).values():
                 code = dict(sorted(old.code.items()))
                 if (name, str(code)) in seen:
                     continue

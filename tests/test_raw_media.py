@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusionbench import cli, features, record
+from fusionbench import cli, features
 from fusionbench.errors import UsageError
+from fusionbench.records import Record, store
 
 av = pytest.importorskip("av", reason="PyAV writes the videos: pip install 'mm-fusionbench[video]'")
 soundfile = pytest.importorskip("soundfile", reason="soundfile writes the sound: pip install 'mm-fusionbench[audio]'")
@@ -54,9 +55,9 @@ def succeed(*words: str | Path) -> str:
     return out
 
 
-def records(results: Path) -> dict[str, record.Record]:
+def records(results: Path) -> dict[str, Record]:
     """Fuser -> its only record."""
-    found = list(record.load(results))
+    found = list(store.load(results))
     assert len({r.run.fuser for r in found}) == len(found)
     return {r.run.fuser: r for r in found}
 
@@ -155,7 +156,7 @@ def sealed(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(media, reader, refuse)
 
 
-def judged(done: record.Record, conditions: set[str]) -> None:
+def judged(done: Record, conditions: set[str]) -> None:
     assert (done.status, done.error) == ("done", None)
     assert conditions <= set(done.scores)
     assert all(np.isfinite(value) for scores in done.scores.values() for value in scores.values())
@@ -181,7 +182,7 @@ def test_features_that_stay_on_disk_give_the_same_scores(
 ) -> None:
     monkeypatch.setattr(features, "RESIDENT", 0)
     affwild2.run("jmt", "--fuser.width", "16", "--results", tmp_path)
-    (mapped,), resident = record.load(tmp_path), records(affwild2.results)["jmt"]
+    (mapped,), resident = store.load(tmp_path), records(affwild2.results)["jmt"]
     assert mapped.run.id == resident.run.id
     assert mapped.data == resident.data
     for condition, scores in resident.scores.items():
@@ -223,16 +224,16 @@ def test_bad_files_stop_a_run_or_are_listed_left_out_and_counted(affwild2: Place
     assert err.startswith("error: ")
     assert f"{video} cannot be opened as a video" in err
     assert len(err.splitlines()) == 1
-    assert not list(record.load(tmp_path / "r"))
+    assert not list(store.load(tmp_path / "r"))
     status, out, err = fusionbench(*command, "--skip-bad")
     assert status == 0, err
     assert f"warning: left out: {video} cannot be opened" in err
     assert f"warning: left out: {crop} cannot be read as a picture" in err
     assert "concat" in out
-    (done,) = record.load(tmp_path / "r")
+    (done,) = store.load(tmp_path / "r")
     judged(done, {"clean"})
     assert done.samples == {"train": 4, "val": 2, "test": 2, "skipped": 1}
-    assert json.loads(record.path_of(tmp_path / "r", done.run).read_text())["samples"]["skipped"] == 1
+    assert json.loads(store.path_of(tmp_path / "r", done.run).read_text())["samples"]["skipped"] == 1
 
 
 def test_the_official_test_list_is_answered(affwild2: Place, tmp_path: Path) -> None:
@@ -283,7 +284,7 @@ def test_ones_own_three_modalities_run_with_one_command(tmp_path: Path, monkeypa
     assert "nothing is wrong" in succeed("data", "check", "my.npz")
     table = succeed("run", "--fuser", "concat", "-b", "my.npz", "--quick", "--no-track")
     assert "concat" in table
-    (done,) = record.load(tmp_path / "results")
+    (done,) = store.load(tmp_path / "results")
     judged(done, {"clean"})
     assert set(done.run.backbones) == {"face", "eda", "voice"}
     status, _, err = fusionbench("run", "--fuser", "concat", "-b", "your.npz")

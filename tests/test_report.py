@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusionbench import leaderboard, metrics, record, report
+from fusionbench import leaderboard, metrics, report
 from fusionbench.errors import UsageError
-from fusionbench.leaderboard.entries import level
-from fusionbench.record import Predictions, Record, Run
+from fusionbench.records import Predictions, Record, Run, store
+from fusionbench.records.rows import level
 from fusionbench.report import advice, figures
 
 CONDITIONS = ("clean", "missing:acc", "missing:gyro", *(f"noise:{t}:{s}" for t in ("acc", "gyro") for s in range(1, 6)))
@@ -55,7 +55,7 @@ def write(
             "parameters": {"trained": 1000 * len(fuser), "allocated": 9000}, "seconds": {"train": 2.0}, "device": "box",
             "changes": [f"fuser.modality={modality}"] if modality else [], "created": "2026-01-01T00:00:00+00:00",
         }  # fmt: skip
-        record.save(results, Record(run, "done", **{**fields, **how}), Predictions(ids, people, y, mask, kept), None)
+        store.save(results, Record(run, "done", **{**fields, **how}), Predictions(ids, people, y, mask, kept), None)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def page(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out") / "deep" / "report.html"
-    assert report.write(record.load(results), results, out) == [out]
+    assert report.write(store.load(results), results, out) == [out]
     return out
 
 
@@ -122,24 +122,24 @@ def test_the_page_stands_alone_and_its_links_lead_somewhere(page: Path) -> None:
 
 
 def test_the_page_is_the_same_twice(results: Path, page: Path, tmp_path: Path) -> None:
-    report.write(list(record.load(results))[::-1], results, tmp_path / "again.html")
+    report.write(list(store.load(results))[::-1], results, tmp_path / "again.html")
     assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
 
 
 def test_every_row_has_its_settings_its_runs_and_its_command(results: Path, page: Path) -> None:
     text = page.read_text()
-    for r in record.load(results):
+    for r in store.load(results):
         assert r.run.id in text
     assert "fusionbench run --benchmark watch --fuser unimodal --fuser.modality gyro" in text
     assert "fusionbench run --benchmark watch --fuser jmt<" in text
     assert "fuser.width" in text
-    for board in leaderboard.build(record.load(results), results):
+    for board in leaderboard.build(store.load(results), results):
         for note in leaderboard.footnotes(board):
             assert note in text.replace("&#39;", "'")
 
 
 def test_figures_are_written_for_papers_with_the_runs_that_they_show(results: Path, tmp_path: Path) -> None:
-    chosen = list(record.load(results, "watch"))
+    chosen = list(store.load(results, "watch"))
     paths = report.write(chosen, results, tmp_path / "r.html", tmp_path / "figures")
     names = sorted(p.name for p in paths[1:])
     kinds = ("curves", "missing", "pareto", "scores", "shapley")
@@ -163,7 +163,7 @@ def test_the_front_holds_what_nothing_cheaper_beats() -> None:
 
 
 def test_shapley_needs_every_subset_and_sums_to_the_gain(results: Path) -> None:
-    board = leaderboard.build(record.load(results, "watch"), results)[0]
+    board = leaderboard.build(store.load(results, "watch"), results)[0]
     row = board.row("jmt")
     values = figures.shapley(board, row)
     assert values is not None
@@ -173,7 +173,7 @@ def test_shapley_needs_every_subset_and_sums_to_the_gain(results: Path) -> None:
 
 
 def test_advice_names_a_fuser_and_when_to_switch_a_sensor_off(results: Path) -> None:
-    board = leaderboard.build(record.load(results, "watch"), results)[0]
+    board = leaderboard.build(store.load(results, "watch"), results)[0]
     choice = advice.recommended(board)
     assert choice is not None
     assert choice.ranks["damaged"] == 1
@@ -189,13 +189,13 @@ def test_advice_names_a_fuser_and_when_to_switch_a_sensor_off(results: Path) -> 
 
 def test_records_without_damage_or_answers_still_make_a_page(tmp_path: Path) -> None:
     write(tmp_path, "concat", 2.0, scores={"clean": {"accuracy": 0.5}})
-    for r in record.load(tmp_path):
-        record.path_of(tmp_path, r.run).with_suffix(".npz").unlink()
-    report.write(record.load(tmp_path), tmp_path, tmp_path / "r.html", tmp_path / "f")
+    for r in store.load(tmp_path):
+        store.path_of(tmp_path, r.run).with_suffix(".npz").unlink()
+    report.write(store.load(tmp_path), tmp_path, tmp_path / "r.html", tmp_path / "f")
     assert "no test has been made" in (tmp_path / "r.html").read_text()
-    for r in record.load(tmp_path):
-        record.save(tmp_path, Record(r.run, "failed", r.code, r.data, 1, r.metrics, error="NaN"), None, None)
-    report.write(record.load(tmp_path), tmp_path, tmp_path / "r.html")
+    for r in store.load(tmp_path):
+        store.save(tmp_path, Record(r.run, "failed", r.code, r.data, 1, r.metrics, error="NaN"), None, None)
+    report.write(store.load(tmp_path), tmp_path, tmp_path / "r.html")
     assert "There is no complete row" in (tmp_path / "r.html").read_text()
 
 
@@ -204,7 +204,7 @@ def test_wrong_input_is_one_line(results: Path, tmp_path: Path) -> None:
         report.write([], tmp_path, tmp_path / "r.html")
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot write"):
-        report.write(record.load(results, "other"), results, tmp_path / "file" / "r.html")
+        report.write(store.load(results, "other"), results, tmp_path / "file" / "r.html")
 
 
 #: Clicks, types and reads back what a reader would see; the browser prints the document when it is done.
@@ -284,7 +284,7 @@ def test_in_a_browser_it_is_silent_and_loads_nothing(seen: dict[str, Any]) -> No
 
 
 def test_in_a_browser_the_table_sorts(results: Path, seen: dict[str, Any]) -> None:
-    board = leaderboard.build(record.load(results, "watch"), results)[0]
+    board = leaderboard.build(store.load(results, "watch"), results)[0]
     by_score = sorted((r for r in board.rows if r.ranked), key=lambda r: -r.values["score"])
     names = [r.name for r in by_score]
     assert seen["before"][-1] == "hasty<b> (quick)"
@@ -313,7 +313,7 @@ def test_in_a_browser_columns_come_and_go(seen: dict[str, Any]) -> None:
 
 
 def test_in_a_browser_the_sensors_are_answered(results: Path, seen: dict[str, Any]) -> None:
-    board = leaderboard.build(record.load(results, "watch"), results)[0]
+    board = leaderboard.build(store.load(results, "watch"), results)[0]
     for name, rows in (("damaged", seen["answer"]), ("noise:acc", seen["noise"])):
         shown = dict(rows)
         assert shown["jmt"] == f"{100 * board.row('jmt').values[name]:.1f}"

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 import fusionbench
-from fusionbench import cli, record, study
+from fusionbench import cli, study
 from fusionbench.api import UsageError
+from fusionbench.records import store
 
 FAST = {"steps": 12, "interval": 6, "lr": (3e-3,)}
 
@@ -73,7 +74,7 @@ def test_run_compare_and_records_from_python(tmp_path: Path) -> None:
     value = fusionbench.Study(["concat"], ["toy_xor"], seeds=[0, 1], folds=[0], train=FAST, references=False)
     (board,) = fusionbench.compare(value, results=tmp_path)
     assert len(board.rows) == 1
-    frame = fusionbench.records(tmp_path).to_frame()
+    frame = fusionbench.load_records(tmp_path).to_frame()
     assert set(frame["seed"]) == {0, 1}
     assert {"clean", "chance", "missing:left"} <= set(frame["condition"])
     with pytest.raises(AttributeError):
@@ -102,7 +103,7 @@ def test_tune_then_run_with_what_was_found(
     status, table, said = fusionbench_("run", "-f", "concat", *toy, "--tuned", "--no-track")
     assert status == 0, said
     assert "tuned" in table
-    tuned = list(record.load(tmp_path / "results"))
+    tuned = list(store.load(tmp_path / "results"))
     assert len({r.run.row for r in tuned}) == 1
     assert {r.run.fold for r in tuned} == {0, 1, 2}
     assert all(r.marks == ["tuned"] and r.changes[0].startswith("tuned=3 trials") for r in tuned)

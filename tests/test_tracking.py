@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusionbench import record, tracking
-from fusionbench.record import Predictions, Record, Run
+from fusionbench import tracking
+from fusionbench.records import Predictions, Record, Run, store
 
 RUN = Run(
     "watch",
@@ -94,7 +94,7 @@ def runs(uri: str, benchmark: str = "watch") -> list[Any]:
 
 def save(results: Path, done: Record = DONE) -> Path:
     answers = Predictions(np.array(["a"]), np.array(["p"]), np.zeros((1, 1)), np.ones((1, 1), bool), {})
-    return record.save(results, done, answers, None)
+    return store.save(results, done, answers, None)
 
 
 def test_a_record_is_mirrored_with_everything_that_is_asked_of_it(tmp_path: Path, uri: str) -> None:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from fusionbench.api import Batch, Spec, Stream, Task, keyed
 from fusionbench.check import _tools as tools
 from fusionbench.check._tools import build
+from fusionbench.engine.model import Criterion, criterion
 from fusionbench.errors import UsageError
-from fusionbench.model import Criterion, criterion
 
 #: What the kit's modalities are called and how wide their steps are: as different as real ones.
 WIDTHS = {"video": 5, "audio": 4, "gsr": 3, "text": 6, "ecg": 2}

@@ -14,7 +14,7 @@ from fusionbench.cli.run import PASS_ON, check_writable
 from fusionbench.errors import UsageError, unknown
 
 if TYPE_CHECKING:
-    from fusionbench.record import Record
+    from fusionbench.records import Record
     from fusionbench.study import Study
 
 

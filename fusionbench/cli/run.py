@@ -83,9 +83,10 @@ def run(
     rows = studies.rows_of(setup, conditions, results, asked["folds"], asked["seeds"], tuned, own=True)
     title = f"{' '.join([setup.names['fuser'], *setup.changes])} on {setup.benchmark_name}"
     _, well = work.carry_out(rows, title, results=results, **how)
-    from fusionbench import leaderboard, record
+    from fusionbench import leaderboard
+    from fusionbench.records import store
 
-    found = list(record.load(results, setup.benchmark_name))
+    found = list(store.load(results, setup.benchmark_name))
     for board in leaderboard.build(found, results) if found else []:  # none if every run there has ever been broke off
         click.echo(leaderboard.render(board))
     return 0 if well else 1

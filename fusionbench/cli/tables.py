@@ -10,7 +10,7 @@ import click
 from fusionbench.errors import UsageError, unknown
 
 if TYPE_CHECKING:
-    from fusionbench.record import Record
+    from fusionbench.records import Record
 
 RESULTS = click.option(
     "--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="The results folder."
@@ -26,14 +26,15 @@ def _records(results: Path, benchmark: str) -> list[Record]:
     Raises:
         UsageError: there are none.
     """
-    from fusionbench import record, registry
+    from fusionbench import registry
+    from fusionbench.records import store
 
     there = [path.name for path in results.glob("*") if path.is_dir() and not path.name.startswith(".")]
     if not there:
         raise UsageError(f"there are no records in {results}; make some: fusionbench run --fuser concat")
     if benchmark != "*" and (benchmark := registry.plugin_name(benchmark)) not in there:
         raise unknown(f"benchmark with records in {results}", benchmark, there)
-    return list(record.load(results, benchmark))
+    return list(store.load(results, benchmark))
 
 
 @click.command("leaderboard")
@@ -95,9 +96,10 @@ def list_records(benchmark: str, results: Path) -> int:
 @RESULTS
 def sync_records(results: Path) -> int:
     """Mirror to MLflow what it does not have yet."""
-    from fusionbench import record, tracking
+    from fusionbench import tracking
+    from fusionbench.records import store
 
-    logged = tracking.sync(list(record.load(results)), results)
+    logged = tracking.sync(list(store.load(results)), results)
     click.echo(f"{logged} records mirrored to {tracking.default_uri()}")
     return 0
 
@@ -108,9 +110,9 @@ def sync_records(results: Path) -> int:
 @RESULTS
 def diff_records(first: str, second: str, results: Path) -> int:
     """What differs between two records, and whether their scores do."""
-    from fusionbench import publish
+    from fusionbench.records import compare
 
-    click.echo("\n".join(publish.diff(publish.find(results, first), publish.find(results, second))))
+    click.echo("\n".join(compare.diff(compare.find(results, first), compare.find(results, second))))
     return 0
 
 
@@ -119,7 +121,7 @@ def diff_records(first: str, second: str, results: Path) -> int:
 @RESULTS
 def publish_records(benchmark: str, results: Path) -> int:
     """Fold a benchmark's finished rows into one records.jsonl and one predictions.npz a fuser, to be committed."""
-    from fusionbench import publish
+    from fusionbench.records import publish
 
     click.echo("\n".join(map(str, publish.publish(results, benchmark))))
     return 0
@@ -132,9 +134,10 @@ def publish_records(benchmark: str, results: Path) -> int:
 @RESULTS
 def submit_record(run_id: str, out: Path, root: str | None, results: Path) -> int:
     """Answers of a run to a challenge's official test list, in the challenge's format (affwild2)."""
-    from fusionbench import harness, publish
+    from fusionbench import harness
+    from fusionbench.records import compare
 
-    old = publish.find(results, run_id)
+    old = compare.find(results, run_id)
     given = {part: dict(values) for part, values in old.run.hparams.items()}
     given["benchmark"] = {**given["benchmark"], "test_list": True, **({"root": root} if root else {})}
     setup = harness.setup(old.run.benchmark, old.run.fuser, old.run.backbones, given)
@@ -148,15 +151,16 @@ def submit_record(run_id: str, out: Path, root: str | None, results: Path) -> in
 @RESULTS
 def readme_records(check: bool, results: Path) -> int:
     """Write results/README.md from the published records alone."""
-    from fusionbench import publish, record
+    from fusionbench.leaderboard.readme import readme
+    from fusionbench.records import store
 
-    text = publish.readme(results)
+    text = readme(results)
     if check:
         path = results / "README.md"
         same = path.is_file() and path.read_text() == text
         click.echo(f"{path} is {'up to date' if same else 'stale: fusionbench records readme'}")
         return 0 if same else 1
-    record.write(results / "README.md", lambda f: f.write(text.encode()))
+    store.write(results / "README.md", lambda f: f.write(text.encode()))
     click.echo(f"{results / 'README.md'}")
     return 0
 
@@ -172,10 +176,11 @@ def reproduce_record(
     run_id: str, benchmark: str | None, fuser: str | None, root: str | None, device: str, results: Path
 ) -> int:
     """Run it again from the record; did the number come back within its interval? Exit status 0 or 1."""
-    from fusionbench import harness, publish, record
+    from fusionbench import harness
+    from fusionbench.records import compare, store
 
-    old = publish.find(results, run_id)
-    new = harness.again(old, benchmark=benchmark, fuser=fuser, root=root, device=device)
-    came_back, sentence = publish.came_back(old, new, record.predictions(results, old.run))
+    old = compare.find(results, run_id)
+    new = harness.reproduce(old, benchmark=benchmark, fuser=fuser, root=root, device=device)
+    is_reproduced, sentence = harness.is_reproduced(old, new, store.predictions(results, old.run))
     click.echo(sentence)
-    return 0 if came_back else 1
+    return 0 if is_reproduced else 1

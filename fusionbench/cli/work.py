@@ -12,7 +12,7 @@ from fusionbench.errors import UsageError
 
 if TYPE_CHECKING:
     from fusionbench.harness import Plan, Setup
-    from fusionbench.record import Record
+    from fusionbench.records import Record
     from fusionbench.study import Row
 
 #: An estimate from which on several processes pay for their start.

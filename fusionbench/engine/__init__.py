@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.func import stack_module_state
 
 from fusionbench.api import Batch, Stream
-from fusionbench.engine.graphs import Graph, capturable
-from fusionbench.engine.members import Member, Recipe, rates_of
+from fusionbench.engine.graph import Graph, capturable
+from fusionbench.engine.model import Blueprint, Model
 from fusionbench.engine.programs import Alone, Program, Stacked, chunk, hide, stacked_answers
+from fusionbench.engine.recipe import Member, Recipe, rates_of
 from fusionbench.errors import UsageError
-from fusionbench.model import Blueprint, Model
 
 __all__ = [
     "Alone",

@@ -14,9 +14,9 @@ from torch.func import functional_call, vmap
 
 from fusionbench.api import Batch, Stream, Streams, keyed
 from fusionbench.corruptions.missing import drop_modalities
-from fusionbench.engine.members import Member, Recipe, order, rates_of, schedule
+from fusionbench.engine.model import Blueprint, Model, criterion, statistics
+from fusionbench.engine.recipe import Member, Recipe, order, rates_of, schedule
 from fusionbench.metrics import evaluate, oriented
-from fusionbench.model import Blueprint, Model, criterion, statistics
 
 
 class Program:

@@ -21,7 +21,7 @@ from torch import Tensor
 from fusionbench import paths
 from fusionbench.api import Stream
 from fusionbench.errors import UsageError, unknown
-from fusionbench.record import write
+from fusionbench.records.store import write
 
 CHUNK = 32  # samples that are written and checked together
 

@@ -1,4 +1,4 @@
-"""What a model costs to use: operations, latency, memory; measured on the device and the data it is judged on."""
+"""What a model costs to use: operations, latency, memory; measured on the device and the data it is evaluated on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from fusionbench import engine
 from fusionbench.api import Batch
 from fusionbench.engine import Member
-from fusionbench.harness.setups import Setup
+from fusionbench.harness.setup import Setup
 
 WARM_UP, LEAST, MOST, SECONDS = 2, 3, 50, 0.2  # repetitions of a timing: within these, until so long has passed
 

@@ -25,11 +25,11 @@ import torch
 from fusionbench import harness
 from fusionbench.engine import Progress
 from fusionbench.harness import Setup
-from fusionbench.jobs.cell import Cell, Failure, Outcome, Row, Running, cells, cut
 from fusionbench.jobs.cluster import on_cluster
-from fusionbench.jobs.display import watch
-from fusionbench.jobs.worker import DEATHS, do, killer, work, work_here
-from fusionbench.record import Record
+from fusionbench.jobs.local import DEATHS, do, killer, work, work_here
+from fusionbench.jobs.plan import Cell, Failure, Outcome, Row, Running, cells, cut
+from fusionbench.jobs.progress import watch
+from fusionbench.records import Record
 
 __all__ = ["Cell", "Failure", "Outcome", "Running", "cells", "execute", "watch", "work"]
 

@@ -19,9 +19,9 @@ import torch
 
 import fusionbench
 from fusionbench.errors import UsageError
-from fusionbench.jobs.cell import Failure, Outcome, Row, Running, cut, package
-from fusionbench.jobs.worker import work_there
-from fusionbench.record import Record
+from fusionbench.jobs.local import work_there
+from fusionbench.jobs.plan import Failure, Outcome, Row, Running, cut, package
+from fusionbench.records import Record
 
 SCHEMES = {"dask": "tcp", "dask+tls": "tls"}
 PATIENCE = 10.0  # seconds for a scheduler to answer and for a first worker to be there

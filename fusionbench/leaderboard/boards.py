@@ -12,7 +12,9 @@ from typing import Any
 
 from fusionbench import metrics, stats
 from fusionbench.errors import UsageError
-from fusionbench.leaderboard.entries import (
+from fusionbench.leaderboard.findings import DAMAGED, SCORE, Finding, Findings, find, oriented
+from fusionbench.records import Record
+from fusionbench.records.rows import (
     CHANCE,
     CLEAN,
     LATE,
@@ -24,8 +26,6 @@ from fusionbench.leaderboard.entries import (
     piles,
     ranking_damage,
 )
-from fusionbench.leaderboard.findings import DAMAGED, SCORE, Finding, Findings, find, oriented
-from fusionbench.record import Record
 from fusionbench.stats import Comparison
 
 #: Marks that say something about a whole method or dataset, with their sign in a table and what it means.

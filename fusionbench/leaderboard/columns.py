@@ -10,8 +10,8 @@ from typing import Any
 
 from fusionbench.errors import unknown
 from fusionbench.leaderboard.boards import Board, Row
-from fusionbench.leaderboard.entries import families, is_lattice
 from fusionbench.leaderboard.findings import DAMAGED, SCORE
+from fusionbench.records.rows import families, is_lattice
 
 MISSING = "-"
 

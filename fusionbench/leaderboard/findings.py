@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 import fusionbench
-from fusionbench import metrics, record, stats
+from fusionbench import metrics, stats
 from fusionbench.errors import UsageError
-from fusionbench.leaderboard.entries import CLEAN, Entry, families
+from fusionbench.records import store
+from fusionbench.records.rows import CLEAN, Entry, families
 from fusionbench.stats import Cell, Comparison, Components, Interval, Parts, Table
 
 SCORE, DAMAGED = "score", "damaged"
@@ -105,7 +106,7 @@ def find(entries: Sequence[Entry], results: Path, damage: Sequence[str], referen
     try:
         path.parent.mkdir(exist_ok=True)
         text = json.dumps({"key": key, **_packed(found)}).encode()
-        record.write(path, lambda f: f.write(text))
+        store.write(path, lambda f: f.write(text))
     except OSError:
         pass  # a folder that cannot be written is still readable; the next call computes again
     return found
@@ -152,7 +153,7 @@ def _tables(entry: Entry, results: Path, metric: str) -> dict[str, Table]:
     """Condition -> table of the row's answers; empty if those of some run are not there."""
     cells: dict[str, list[Cell]] = {}
     for r in entry.used:
-        kept = record.predictions(results, r.run)
+        kept = store.predictions(results, r.run)
         if kept is None or CLEAN not in kept.answers:
             return {}
         for condition, answers in kept.answers.items():
@@ -190,7 +191,7 @@ def _key(entries: Sequence[Entry], results: Path, damage: Sequence[str], referen
     for entry in entries:
         rows = []
         for r in entry.used:
-            own = record.path_of(results, r.run).with_suffix(".npz")
+            own = store.path_of(results, r.run).with_suffix(".npz")
             published = own.with_name("predictions.npz")
             if published not in folders:
                 folders[published] = state(published)

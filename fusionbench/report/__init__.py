@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fusionbench import publish, record
 from fusionbench.errors import UsageError
 from fusionbench.leaderboard import Board, Row, build, footnotes, helps, verdicts
 from fusionbench.leaderboard import columns as cols
-from fusionbench.leaderboard.entries import REFERENCE
-from fusionbench.record import Record
+from fusionbench.leaderboard.commands import command
+from fusionbench.records import Record, store
+from fusionbench.records.rows import REFERENCE
 from fusionbench.report import advice
 from fusionbench.report.figures import Picture, draw
 
@@ -60,7 +60,7 @@ def write(
     )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        record.write(out, lambda f: f.write(page.encode()))
+        store.write(out, lambda f: f.write(page.encode()))
         paths = [out]
         for picture in [p for pictures in drawn for p in pictures] if figures else []:
             assert figures is not None
@@ -154,7 +154,7 @@ def _anchor(row: Row) -> str:
 
 
 def _conditions(board: Board) -> list[dict[str, Any]]:
-    from fusionbench.leaderboard.entries import families
+    from fusionbench.records.rows import families
 
     return [{"name": name, "levels": len(levels)} for name, levels in families(board.damage).items()]
 
@@ -197,7 +197,7 @@ def _fuser(board: Board, row: Row) -> dict[str, Any]:
         "name": row.name,
         "ranked": row.ranked,
         "rank": row.ranks.get(board.measure),
-        "command": publish.command(entry, board.damage),
+        "command": command(entry, board.damage),
         "facts": {own[n].title: cols.cell(own[n], own[n].get(row)) for n in shown},
         "settings": settings,
         "backbones": dict(first.run.backbones),

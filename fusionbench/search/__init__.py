@@ -26,9 +26,9 @@ import torch
 from fusionbench import engine, harness
 from fusionbench.api import Batch
 from fusionbench.engine import Member, Recipe, Trained
+from fusionbench.engine.model import Blueprint
 from fusionbench.errors import UsageError, unknown
 from fusionbench.harness import Setup
-from fusionbench.model import Blueprint
 from fusionbench.search.outcome import (
     Chosen,
     Trial,

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 import fusionbench
-from fusionbench import record
 from fusionbench.api import PROTOCOL
 from fusionbench.errors import UsageError
 from fusionbench.harness import Setup
+from fusionbench.records import store
 from fusionbench.search.space import Axis, distribution, flat, settings, text
 from fusionbench.search.study import changes, finished, is_default, quiet_optuna
 
@@ -227,8 +227,8 @@ def write(results: Path, tuned: Tuned, fold: int, study: Any, axes: Mapping[str,
     writer.writeheader()
     writer.writerows(sorted(rows, key=lambda row: (int(row["fold"]), int(row["number"]))))
     try:
-        record.write(folder / "trials.csv", lambda f: f.write(table_text.getvalue().encode()))
-        record.write(folder / "tuned.json", lambda f: f.write(json.dumps(content, indent=1).encode() + b"\n"))
+        store.write(folder / "trials.csv", lambda f: f.write(table_text.getvalue().encode()))
+        store.write(folder / "tuned.json", lambda f: f.write(json.dumps(content, indent=1).encode() + b"\n"))
     except OSError as error:
         raise UsageError(f"cannot write the settings to {folder}: {error.strerror or error}") from None
     return tuned
@@ -268,7 +268,7 @@ def _csv_row(trial: Trial) -> dict[str, Any]:
 
 
 def read(path: Path) -> Tuned | None:
-    """A `tuned.json`, or None if there is none (a damaged file is named and set aside)."""
+    """A `tuned.json`, or None if there is none (a damaged file is named and quarantined)."""
     if not path.is_file():
         return None
     try:
@@ -278,5 +278,5 @@ def read(path: Path) -> Tuned | None:
         folds = {fold: Chosen(**chosen) for fold, chosen in content.pop("folds").items()}
         return Tuned(**content, folds=folds)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        record.set_aside(path, error)
+        store.quarantine(path, error)
         return None

@@ -14,7 +14,7 @@ import numpy as np
 from fusionbench.metrics import evaluate
 
 if TYPE_CHECKING:
-    from fusionbench.record import Predictions
+    from fusionbench.records import Predictions
 
 Array = np.ndarray
 #: What no published metric may differ by.

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from fusionbench.api import Batch, Benchmark, Splits, Stream, Task, group_folds
 from fusionbench.api.types import Kind
+from fusionbench.custom_data import files
+from fusionbench.custom_data.files import Array
 from fusionbench.errors import UsageError, unknown
-from fusionbench.owndata import files
-from fusionbench.owndata.files import Array
 
 SIDES = {"train": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2}
 METRICS = {"classify": ("macro_f1", "accuracy"), "regress": ("ccc", "mae")}
@@ -90,7 +90,7 @@ def load(path: str | Path) -> type[OwnData]:
     Raises:
         UsageError: the files are not what `docs/your-own-data.md` describes; file and row are named.
     """
-    from fusionbench.owndata import sources
+    from fusionbench.custom_data import sources
 
     path = Path(path).expanduser().resolve()
     raw = sources.folder(path) if path.is_dir() else sources.npz(path)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fusionbench.custom_data import CONSTANTS, Raw, files
+from fusionbench.custom_data.files import Array
 from fusionbench.errors import UsageError, unknown
-from fusionbench.owndata import CONSTANTS, Raw, files
-from fusionbench.owndata.files import Array
 
 #: Which column or array plays which part, unless benchmark.toml says otherwise.
 ROLES = {"label": "y", "label_mask": "y_mask", "id": "id", "group": "group", "fold": "fold", "split": "split"}

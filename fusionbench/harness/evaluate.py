@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from fusionbench import corruptions, engine
+from fusionbench import corruptions, engine, metrics
 from fusionbench.api import Batch, Context, Splits, Streams
-from fusionbench.harness.setups import Setup, splits_of
-from fusionbench.metrics import evaluate
-from fusionbench.model import Model, statistics
-from fusionbench.record import Predictions, Run
+from fusionbench.engine.model import Model, statistics
+from fusionbench.harness.setup import Setup, splits_of
+from fusionbench.records import Predictions, Run
 
 CLEAN = "clean"
 #: The condition under which a constant answer fitted on the training labels stands: what "no better than chance" means.
@@ -30,7 +29,7 @@ def parse(setup: Setup, conditions: Sequence[str]) -> list[Damage]:
     return [item for spelling in conditions for item in corruptions.parse(spelling, modalities)]
 
 
-def rehearse(setup: Setup, run: Run, data: Batch, conditions: Sequence[str]) -> None:
+def check_conditions(setup: Setup, run: Run, data: Batch, conditions: Sequence[str]) -> None:
     """Every damage on two samples before anything is trained: one that does not fit the data must not cost a training.
 
     Raises:
@@ -47,7 +46,7 @@ def rehearse(setup: Setup, run: Run, data: Batch, conditions: Sequence[str]) -> 
         setup.prepared.damage(streams, few, splits.train, corruption, severity, run.seed, context)
 
 
-def revive(setup: Setup, run: Run, weights: Mapping[str, torch.Tensor], device: torch.device) -> Model:
+def load_model(setup: Setup, run: Run, weights: Mapping[str, torch.Tensor], device: torch.device) -> Model:
     stats = {
         m: (weights[f"normalise.{m}.mean"], weights[f"normalise.{m}.sd"])
         for m in setup.benchmark.shapes
@@ -59,7 +58,7 @@ def revive(setup: Setup, run: Run, weights: Mapping[str, torch.Tensor], device: 
 
 
 @dataclass(frozen=True)
-class Judged:
+class Evaluation:
     scores: dict[str, dict[str, float]]
     best: dict[str, float]
     rates: dict[str, dict[str, float]]
@@ -75,9 +74,9 @@ class Case:
     splits: Splits
 
 
-def judge(
+def evaluate(
     setup: Setup, cases: Sequence[Case], data: Batch, damage: Sequence[Damage], together: bool = False
-) -> list[Judged]:
+) -> list[Evaluation]:
     """Scores of trained models on their test samples, clean and under every condition, with the answers kept.
 
     With `together`, all of them answer in one pass: on a GPU that is what makes a hundred conditions cheap.
@@ -91,7 +90,7 @@ def judge(
             answers = [engine.predict(case.model, batch) for case, batch in zip(cases, batches, strict=True)]
         for trial, batch, found in zip(trials, batches, answers, strict=True):
             trial.note(condition, batch, found)
-    return [trial.judged for trial in trials]
+    return [trial.evaluation for trial in trials]
 
 
 class _Trial:
@@ -107,8 +106,8 @@ class _Trial:
         constant = _constant(task, data.y[train], data.y_mask[train], self.y.shape[1])
         answers = np.broadcast_to(constant, (*self.y.shape[:2], task.out))
         self.answers: dict[str, np.ndarray] = {}
-        self.judged = Judged(
-            {CHANCE: evaluate(self.measured, answers, self.y, self.y_mask)}, {}, {},
+        self.evaluation = Evaluation(
+            {CHANCE: metrics.evaluate(self.measured, answers, self.y, self.y_mask)}, {}, {},
             Predictions(np.array(test.ids), np.array(test.groups), self.y, self.y_mask, self.answers),
         )  # fmt: skip
 
@@ -121,17 +120,17 @@ class _Trial:
         damaged = self.setup.prepared.damage(
             streams, splits.test, splits.train, corruption, severity, self.case.run.seed, self.context
         )
-        self.judged.rates[name] = _lost(streams, damaged)
+        self.evaluation.rates[name] = _lost(streams, damaged)
         return replace(self.test, streams=damaged)
 
     def note(self, condition: Damage | None, batch: Batch, answers: np.ndarray) -> None:
         name = condition[0] if condition else CLEAN
         self.answers[name] = answers
-        self.judged.scores[name] = evaluate(self.measured, answers, self.y, self.y_mask)
+        self.evaluation.scores[name] = metrics.evaluate(self.measured, answers, self.y, self.y_mask)
         how = None if condition is None else (*condition[1:], self.context)
         optimum = self.setup.benchmark.optimum(dict(batch.streams), self.test, how)
         if optimum is not None:
-            self.judged.best[name] = optimum[self.setup.benchmark.task.metrics[0]]
+            self.evaluation.best[name] = optimum[self.setup.benchmark.task.metrics[0]]
 
 
 def training_rates(setup: Setup, data: Batch, splits: Splits) -> dict[str, dict[str, float]]:

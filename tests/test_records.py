@@ -1,4 +1,4 @@
-"""Records: written whole or not at all, read back as they were, damage named and set aside."""
+"""Records: written whole or not at all, read back as they were, damage named and quarantined."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from fusionbench import record
 from fusionbench.errors import UsageError
-from fusionbench.record import Predictions, Record, Run
+from fusionbench.records import Predictions, Record, Run, merge, store
 
 RUN = Run(
     "watch",
@@ -45,9 +44,9 @@ DONE = Record(
     created="2025-01-01T00:00:00+00:00",
 )
 FOUND: list[tuple[str, Callable[[Path, Run], Any]]] = [
-    (".json", record.find),
-    (".npz", record.predictions),
-    (".safetensors", record.weights),
+    (".json", store.find),
+    (".npz", store.predictions),
+    (".safetensors", store.weights),
 ]
 
 
@@ -63,7 +62,7 @@ def answers() -> Predictions:
 
 
 def save(results: Path, done: Record = DONE) -> Path:
-    return record.save(results, done, answers(), {"fuser.weight": torch.arange(6.0).reshape(2, 3).T})
+    return store.save(results, done, answers(), {"fuser.weight": torch.arange(6.0).reshape(2, 3).T})
 
 
 # ------------------------------------------------------------------------------------------------------------ identity
@@ -96,7 +95,7 @@ def test_the_id_is_the_same_in_another_process_and_order() -> None:
         {"fuser": {"depth": None, "bias": True, "width": 128}, "train": {"clip": 1.0, "lr": [0.0003, 0.001]}},
     )
     assert turned.id == RUN.id
-    script = f"from fusionbench.record import Run; print({turned!r}.id)"
+    script = f"from fusionbench.records import Run; print({turned!r}.id)"
     outcome = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert outcome.stdout.strip() == RUN.id
 
@@ -135,18 +134,18 @@ def test_identity_is_run_code_data_and_protocol_and_nothing_else() -> None:
 def test_a_record_reads_back_as_it_was(tmp_path: Path) -> None:
     path = save(tmp_path)
     assert path == tmp_path / "watch" / "concat" / f"{RUN.id}.json"
-    found = record.find(tmp_path, RUN)
+    found = store.find(tmp_path, RUN)
     assert found is not None
     assert found.run.id == RUN.id
     assert replace(found, run=RUN) == DONE
     assert found.same_identity(DONE)
-    assert [r.run.id for r in record.load(tmp_path)] == [RUN.id]
+    assert [r.run.id for r in store.load(tmp_path)] == [RUN.id]
     assert sorted(p.name for p in path.parent.iterdir()) == [f"{RUN.id}{s}" for s in (".json", ".npz", ".safetensors")]
 
 
 def test_answers_and_weights_read_back_as_they_were(tmp_path: Path) -> None:
     save(tmp_path)
-    found, written = record.predictions(tmp_path, RUN), answers()
+    found, written = store.predictions(tmp_path, RUN), answers()
     assert found is not None
     for name in ("ids", "groups", "y", "y_mask"):
         np.testing.assert_array_equal(getattr(found, name), getattr(written, name))
@@ -154,18 +153,18 @@ def test_answers_and_weights_read_back_as_they_were(tmp_path: Path) -> None:
     for condition, values in written.answers.items():
         assert found.answers[condition].dtype == np.float32
         np.testing.assert_array_equal(found.answers[condition], values)
-    weights = record.weights(tmp_path, RUN)
+    weights = store.weights(tmp_path, RUN)
     assert weights is not None
     assert torch.equal(weights["fuser.weight"], torch.arange(6.0).reshape(2, 3).T)
 
 
 def test_what_is_not_there_is_none(tmp_path: Path) -> None:
     assert [find(tmp_path, RUN) for _, find in FOUND] == [None] * 3
-    assert list(record.load(tmp_path)) == []
-    record.save(tmp_path, DONE, None, None)
-    assert record.find(tmp_path, RUN) is not None
-    assert record.predictions(tmp_path, RUN) is None
-    assert record.weights(tmp_path, RUN) is None
+    assert list(store.load(tmp_path)) == []
+    store.save(tmp_path, DONE, None, None)
+    assert store.find(tmp_path, RUN) is not None
+    assert store.predictions(tmp_path, RUN) is None
+    assert store.weights(tmp_path, RUN) is None
 
 
 def test_numbers_that_json_has_not_become_null(tmp_path: Path) -> None:
@@ -180,8 +179,8 @@ def test_numbers_that_json_has_not_become_null(tmp_path: Path) -> None:
 def test_weights_that_share_their_memory_are_kept(tmp_path: Path) -> None:
     """A fuser may tie two layers."""
     shared = torch.arange(4.0)
-    record.save(tmp_path, DONE, None, {"first": shared, "second": shared})
-    found = record.weights(tmp_path, RUN)
+    store.save(tmp_path, DONE, None, {"first": shared, "second": shared})
+    found = store.weights(tmp_path, RUN)
     assert found is not None
     assert torch.equal(found["first"], found["second"])
 
@@ -189,7 +188,7 @@ def test_weights_that_share_their_memory_are_kept(tmp_path: Path) -> None:
 def test_a_field_of_a_newer_version_is_no_damage(tmp_path: Path) -> None:
     path = save(tmp_path)
     path.write_text(json.dumps({**json.loads(path.read_text()), "mood": "good"}))
-    assert record.find(tmp_path, RUN) is not None
+    assert store.find(tmp_path, RUN) is not None
 
 
 def test_load_walks_benchmarks_and_fusers_and_nothing_else(tmp_path: Path) -> None:
@@ -198,9 +197,9 @@ def test_load_walks_benchmarks_and_fusers_and_nothing_else(tmp_path: Path) -> No
         save(tmp_path, replace(DONE, run=run))
     (tmp_path / "x" / "concat" / "notes.json").write_text("{}")
     (tmp_path / "README.json").write_text("{}")
-    assert {r.run.id for r in record.load(tmp_path)} == {run.id for run in runs}
-    assert [r.run.fuser for r in record.load(tmp_path, "x")] == ["concat", "jmt"]
-    assert [r.run.id for r in record.load(tmp_path, "y", "jmt")] == [runs[3].id]
+    assert {r.run.id for r in store.load(tmp_path)} == {run.id for run in runs}
+    assert [r.run.fuser for r in store.load(tmp_path, "x")] == ["concat", "jmt"]
+    assert [r.run.id for r in store.load(tmp_path, "y", "jmt")] == [runs[3].id]
 
 
 def test_merging_adds_conditions_and_keeps_the_old_ones() -> None:
@@ -211,7 +210,7 @@ def test_merging_adds_conditions_and_keeps_the_old_ones() -> None:
         rates={"lag:all:1": {"acc": 0.1}},
         seconds={"evaluate": 1.0},
     )
-    merged = record.merge(DONE, new)
+    merged = merge(DONE, new)
     assert set(merged.scores) == {"clean", "noise:acc:1", "lag:all:1"}
     assert merged.scores["clean"] == DONE.scores["clean"]
     assert (merged.best, merged.rates) == (new.best, new.rates)
@@ -236,12 +235,12 @@ def test_a_crash_while_writing_leaves_the_old_file(
     def crash(*_: object) -> None:
         raise Crash
 
-    monkeypatch.setattr(record.os, moment, crash)
+    monkeypatch.setattr(store.os, moment, crash)
     with pytest.raises(Crash):
         save(tmp_path, replace(DONE, data="new"))
     monkeypatch.undo()
     assert {p.name: p.read_bytes() for p in path.parent.iterdir()} == before
-    found = record.find(tmp_path, RUN)
+    found = store.find(tmp_path, RUN)
     assert found is not None
     assert found.data == "0123"
 
@@ -257,7 +256,7 @@ def test_a_half_written_file_is_never_seen(tmp_path: Path) -> None:
         raise Crash
 
     with pytest.raises(Crash):
-        record.write(target, fill)
+        store.write(target, fill)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     assert target.read_bytes() == b"old"
 
@@ -265,8 +264,8 @@ def test_a_half_written_file_is_never_seen(tmp_path: Path) -> None:
 def test_the_record_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """So a record on disk has its answers and weights."""
     written = []
-    whole = record.write
-    monkeypatch.setattr(record, "write", lambda path, fill: (written.append(path.suffix), whole(path, fill)))
+    whole = store.write
+    monkeypatch.setattr(store, "write", lambda path, fill: (written.append(path.suffix), whole(path, fill)))
     save(tmp_path)
     assert written[-1] == ".json"
     assert len(written) == 3
@@ -287,7 +286,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize(("suffix", "find"), FOUND, ids=[suffix for suffix, _ in FOUND])
-def test_a_damaged_file_is_named_and_set_aside_and_never_overwritten(
+def test_a_damaged_file_is_named_and_quarantined_and_never_overwritten(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str, find: Callable[[Path, Run], Any], damage: str
 ) -> None:
     kept = []
@@ -298,13 +297,13 @@ def test_a_damaged_file_is_named_and_set_aside_and_never_overwritten(
         assert find(tmp_path, RUN) is None
         said = capsys.readouterr().err
         assert said.startswith(f"warning: {path} is damaged (")
-        assert said.endswith(f"set aside as {path.name}.damaged{number}\n")
+        assert said.endswith(f"quarantined as {path.name}.quarantined{number}\n")
         assert not path.exists()
         assert find(tmp_path, RUN) is None  # and now it is simply not there
         assert capsys.readouterr().err == ""
     save(tmp_path)
     assert find(tmp_path, RUN) is not None
-    assert sorted(p.read_bytes() for p in path.parent.glob("*.damaged*")) == sorted(kept)
+    assert sorted(p.read_bytes() for p in path.parent.glob("*.quarantined*")) == sorted(kept)
 
 
 @pytest.mark.parametrize(("suffix", "find"), FOUND, ids=[suffix for suffix, _ in FOUND])
@@ -329,14 +328,14 @@ def test_no_flipped_byte_crashes_a_reader(
         {"format": 0},
     ],
 )
-def test_a_record_that_is_not_of_its_run_is_set_aside(
+def test_a_record_that_is_not_of_its_run_is_quarantined(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, Any]
 ) -> None:
     path = save(tmp_path)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    assert list(record.load(tmp_path)) == []
-    assert "set aside" in capsys.readouterr().err
-    assert path.with_name(f"{path.name}.damaged").is_file()
+    assert list(store.load(tmp_path)) == []
+    assert "quarantined" in capsys.readouterr().err
+    assert path.with_name(f"{path.name}.quarantined").is_file()
 
 
 def test_a_record_of_a_newer_format_stays_where_it_is(tmp_path: Path) -> None:
@@ -344,22 +343,22 @@ def test_a_record_of_a_newer_format_stays_where_it_is(tmp_path: Path) -> None:
     text = json.dumps({**json.loads(path.read_text()), "format": 99})
     path.write_text(text)
     with pytest.raises(UsageError, match="of a newer fusionbench"):
-        list(record.load(tmp_path))
+        list(store.load(tmp_path))
     assert path.read_text() == text
 
 
 @pytest.mark.parametrize("text", ["[]", '"text"', "3", "null", "{}"])
-def test_json_that_is_no_record_is_set_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+def test_json_that_is_no_record_is_quarantined(tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
     path = save(tmp_path)
     path.write_text(text)
-    assert record.find(tmp_path, RUN) is None
-    assert "set aside" in capsys.readouterr().err
+    assert store.find(tmp_path, RUN) is None
+    assert "quarantined" in capsys.readouterr().err
 
 
 def test_one_damaged_record_does_not_hide_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [save(tmp_path, replace(DONE, run=replace(RUN, seed=seed))) for seed in range(3)]
     paths[1].write_text("{")
-    assert {r.run.seed for r in record.load(tmp_path)} == {0, 2}
+    assert {r.run.seed for r in store.load(tmp_path)} == {0, 2}
     assert str(paths[1]) in capsys.readouterr().err
 
 
@@ -372,5 +371,5 @@ def test_a_file_that_cannot_be_opened_now_is_not_damaged(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
     with pytest.raises(UsageError, match="Too many open files"):
-        record.find(tmp_path, RUN)
+        store.find(tmp_path, RUN)
     assert path.is_file()

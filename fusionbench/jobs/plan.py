@@ -15,7 +15,7 @@ import torch
 
 from fusionbench import engine, harness, registry
 from fusionbench.harness import Plan, Setup
-from fusionbench.record import Record, Run
+from fusionbench.records import Record, Run
 
 Row = tuple[Setup, Sequence[str], Plan]
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from fusionbench.jobs.cell import Failure, Running
-from fusionbench.record import Record
+from fusionbench.jobs.plan import Failure, Running
+from fusionbench.records import Record
 
 
 @dataclass

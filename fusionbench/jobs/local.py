@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from fusionbench import harness, record, registry
+from fusionbench import harness, registry
 from fusionbench.engine import Progress
 from fusionbench.errors import UsageError
 from fusionbench.harness import Setup
-from fusionbench.jobs.cell import Cell, Failure, Outcome, package
-from fusionbench.record import Record, Run
+from fusionbench.jobs.plan import Cell, Failure, Outcome, package
+from fusionbench.records import Record, Run, store
 
 #: A cell that has taken so many workers with it is reported as failed.
 DEATHS = 3
@@ -49,14 +49,14 @@ def do(cell: Cell, setup: Callable[[], Setup]) -> Iterator[Progress | Record | F
 
 
 def _error_file(results: Path, run: Run) -> Path:
-    return record.path_of(results, run).with_suffix(".error.txt")
+    return store.path_of(results, run).with_suffix(".error.txt")
 
 
 def _failed(results: Path, run: Run, text: str) -> Failure:
     file = _error_file(results, run)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        record.write(file, lambda f: f.write(text.encode()))
+        store.write(file, lambda f: f.write(text.encode()))
     except OSError as error:
         text = f"{text}(and {file} cannot be written: {error.strerror})\n"
     return Failure(run, text, str(file))

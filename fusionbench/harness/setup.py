@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from fusionbench import features, hparams, record, registry
+from fusionbench import features, hparams, registry
 from fusionbench.api import Batch, Benchmark, Splits, Stream
 from fusionbench.engine import Member, Recipe
+from fusionbench.engine.model import Blueprint
 from fusionbench.errors import UsageError, unknown
-from fusionbench.model import Blueprint
-from fusionbench.record import Run
+from fusionbench.records import Run, plain
 
 QUICK = {"steps": 30, "interval": 15, "lr": (1e-3,)}
 
@@ -101,9 +101,7 @@ class Setup:
 
     def run(self, fold: int, seed: int) -> Run:
         backbones = {m: self.names[f"backbone.{m}"] for m in self.benchmark.shapes}
-        return Run(
-            self.benchmark_name, self.names["fuser"], backbones, fold, seed, record.plain(self.hparams), self.tuned
-        )
+        return Run(self.benchmark_name, self.names["fuser"], backbones, fold, seed, plain(self.hparams), self.tuned)
 
     def runs(self, folds: Iterable[int] | None = None, seeds: Iterable[int] | None = None) -> list[Run]:
         """Every fold and seed asked for; the benchmark's own number of each by default.
@@ -151,10 +149,10 @@ def setup(
 
     maker = registry.load("benchmarks", benchmark)
     benchmark_name = registry.plugin_name(benchmark)
-    judge = maker(**prepare("benchmark", maker, benchmark_name))
+    protocol = maker(**prepare("benchmark", maker, benchmark_name))
     code["benchmark"] = registry.fingerprint(maker)
 
-    constants = {name: getattr(judge, name) for name in ("steps", "batch", "interval")}
+    constants = {name: getattr(protocol, name) for name in ("steps", "batch", "interval")}
     given["train"] = {n: v for n, v in given.get("train", {}).items() if n not in constants or str(v) != "0"}
     recipe = Recipe(**prepare("train", Recipe, "training", {**constants, **(QUICK if quick else {}), "quick": quick}))
 
@@ -164,11 +162,11 @@ def setup(
     code["fuser"] = registry.fingerprint(method)
 
     for m in backbones:
-        if m not in judge.shapes:
-            raise unknown(f"modality of {benchmark_name}", m, judge.shapes)
+        if m not in protocol.shapes:
+            raise unknown(f"modality of {benchmark_name}", m, protocol.shapes)
     chosen = {}
-    for m in judge.shapes:
-        default, defaults = judge.backbones.get(m, ("identity", {}))
+    for m in protocol.shapes:
+        default, defaults = protocol.backbones.get(m, ("identity", {}))
         name = backbones.get(m, default)
         encoder = registry.load("backbones", name)
         part = f"backbone.{m}"
@@ -176,21 +174,23 @@ def setup(
         chosen[m] = encoder, prepare(part, encoder, f"{names[part]} ({m})", defaults if name == default else {})
         code[part] = registry.fingerprint(encoder)
     for part in given:
-        raise unknown("part of a run", part, [*settings, *(f"backbone.{m}" for m in judge.shapes)])
+        raise unknown("part of a run", part, [*settings, *(f"backbone.{m}" for m in protocol.shapes)])
 
     chosen_names = {m: registry.plugin_name(n) for m, n in backbones.items()}
-    changes = [f"backbone.{m}={n}" for m, n in chosen_names.items() if n != judge.backbones.get(m, ("identity", {}))[0]]
+    changes = [
+        f"backbone.{m}={n}" for m, n in chosen_names.items() if n != protocol.backbones.get(m, ("identity", {}))[0]
+    ]
     for part, filled in settings.items():
         usual = {name: h.default for name, h in declared[part].items()}
         if part == "train":
             usual |= {**constants, **(QUICK if quick else {}), "quick": quick}
         if part.startswith("backbone.") and f"{part}={names[part]}" not in changes:
-            usual |= judge.backbones.get(part.partition(".")[2], ("identity", {}))[1]
+            usual |= protocol.backbones.get(part.partition(".")[2], ("identity", {}))[1]
         changes += [f"{part}.{name}={_spell(value)}" for name, value in filled.items() if value != usual[name]]
     if tuned:
         changes = [f"tuned={tuned}"]
-    blueprint = Blueprint(judge.task, judge.shapes, method, settings["fuser"], chosen)
-    return Setup(benchmark_name, judge, blueprint, recipe, names, settings, code, changes, tuned, arguments)
+    blueprint = Blueprint(protocol.task, protocol.shapes, method, settings["fuser"], chosen)
+    return Setup(benchmark_name, protocol, blueprint, recipe, names, settings, code, changes, tuned, arguments)
 
 
 def _content(name: str, value: Any) -> Any:

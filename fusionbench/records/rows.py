@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from fusionbench.record import Record
+from fusionbench.records import Record
 
 #: The reference rows that the protocol names: one modality alone, the average of their answers, plain fusion; the last
 #: is the one that all are compared with unless another is named beforehand.

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from fusionbench import custom_data, registry
 from fusionbench import data as public
-from fusionbench import owndata, registry
 from fusionbench.check import report
+from fusionbench.custom_data import files
 from fusionbench.errors import UsageError
-from fusionbench.owndata import files
 
 N, PEOPLE = 60, 10
 
@@ -40,7 +40,7 @@ def write(path: Path, header: str, *rows: Any) -> None:
 
 def test_an_npz_becomes_a_benchmark(tmp_path: Path) -> None:
     given = arrays()
-    maker = owndata.load(npz(tmp_path))
+    maker = custom_data.load(npz(tmp_path))
     benchmark = maker()
     batch = benchmark.load()
     assert maker.origin == (tmp_path / "mine.npz").resolve()
@@ -57,7 +57,7 @@ def test_an_npz_becomes_a_benchmark(tmp_path: Path) -> None:
 
 
 def test_it_passes_the_conformance_kit(tmp_path: Path) -> None:
-    found = report("benchmarks", owndata.load(npz(tmp_path)))
+    found = report("benchmarks", custom_data.load(npz(tmp_path)))
     assert found.ok, found
 
 
@@ -68,7 +68,7 @@ def test_masks_and_nan_are_one_thing(tmp_path: Path) -> None:
     face_mask[5, 4:] = False
     given["face"][5, 4:] = np.inf  # under the mask: nobody minds
     eda_mask = np.arange(N) % 4 > 0
-    maker = owndata.load(npz(tmp_path, face=given["face"], face_mask=face_mask, eda_mask=eda_mask))
+    maker = custom_data.load(npz(tmp_path, face=given["face"], face_mask=face_mask, eda_mask=eda_mask))
     streams = maker().load().streams
     want = face_mask.copy()
     want[3, 2] = False
@@ -94,7 +94,7 @@ def test_masks_and_nan_are_one_thing(tmp_path: Path) -> None:
 def test_the_task_follows_from_the_labels(
     tmp_path: Path, y: Any, kind: str, out: int, shape: tuple[int, ...], per_frame: bool
 ) -> None:
-    maker = owndata.load(npz(tmp_path, y=y, eda=None))
+    maker = custom_data.load(npz(tmp_path, y=y, eda=None))
     task, labels = maker().task, maker().load().y
     assert (task.kind, task.out, task.per_frame) == (kind, out, per_frame)
     assert tuple(labels.shape) == shape
@@ -108,14 +108,14 @@ def test_the_task_follows_from_the_labels(
 def test_unlabelled_samples_are_masked(tmp_path: Path) -> None:
     y = np.linspace(0, 1, N)
     y[7] = np.nan
-    batch = owndata.load(npz(tmp_path, y=y, y_mask=np.arange(N) != 9))().load()
+    batch = custom_data.load(npz(tmp_path, y=y, y_mask=np.arange(N) != 9))().load()
     assert np.flatnonzero(~batch.y_mask[:, 0].numpy()).tolist() == [7, 9]
     assert torch.isfinite(batch.y).all()
 
 
 def test_folds_and_sides_are_taken_as_given(tmp_path: Path) -> None:
     person = np.arange(N) // 6
-    benchmark = owndata.load(npz(tmp_path, fold=person % 4))()
+    benchmark = custom_data.load(npz(tmp_path, fold=person % 4))()
     assert benchmark.folds == 4
     splits = benchmark.splits(benchmark.load(), 3)
     assert set(person[splits.test] % 4) == {3}
@@ -123,11 +123,11 @@ def test_folds_and_sides_are_taken_as_given(tmp_path: Path) -> None:
     assert set(person[splits.train] % 4) == {1, 2}
 
     side = np.where(person < 2, "test", np.where(person < 4, "dev", "train"))
-    benchmark = owndata.load(npz(tmp_path, split=side))()
+    benchmark = custom_data.load(npz(tmp_path, split=side))()
     splits = benchmark.splits(benchmark.load(), 0)
     assert (benchmark.folds, set(person[splits.test]), set(person[splits.val])) == (1, {0, 1}, {2, 3})
 
-    benchmark = owndata.load(npz(tmp_path, split=np.where(person < 2, "test", "train")))()
+    benchmark = custom_data.load(npz(tmp_path, split=np.where(person < 2, "test", "train")))()
     splits = benchmark.splits(benchmark.load(), 0)
     assert set(person[splits.test]) == {0, 1}
     assert len(splits.val) > 0
@@ -135,8 +135,8 @@ def test_folds_and_sides_are_taken_as_given(tmp_path: Path) -> None:
 
 
 def test_what_leaks_says_so_itself(tmp_path: Path) -> None:
-    assert "no groups" in owndata.load(npz(tmp_path, group=None))().subject_dependent
-    assert "'p0' stands in two" in owndata.load(npz(tmp_path, fold=np.arange(N) % 4))().subject_dependent
+    assert "no groups" in custom_data.load(npz(tmp_path, group=None))().subject_dependent
+    assert "'p0' stands in two" in custom_data.load(npz(tmp_path, fold=np.arange(N) % 4))().subject_dependent
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
@@ -167,7 +167,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_bad_npz_is_told_what_is_wrong(tmp_path: Path, name: str) -> None:
     changes, message = BAD[name]
     with pytest.raises(UsageError, match=message) as caught:
-        owndata.load(npz(tmp_path, **changes))
+        custom_data.load(npz(tmp_path, **changes))
     assert "mine.npz" in str(caught.value)
     lines = public.check(str(tmp_path / "mine.npz"))
     assert lines[0].startswith("wrong: ")
@@ -178,9 +178,9 @@ def test_a_damaged_npz_is_one_line(tmp_path: Path) -> None:
     path = npz(tmp_path)
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(UsageError, match=r"mine\.npz is no sound \.npz file"):
-        owndata.load(path)
+        custom_data.load(path)
     with pytest.raises(UsageError, match="there is no"):
-        owndata.load(tmp_path / "nobody.npz")
+        custom_data.load(tmp_path / "nobody.npz")
 
 
 def long_format(folder: Path) -> None:
@@ -202,7 +202,7 @@ def long_format(folder: Path) -> None:
 def test_a_folder_of_tables(tmp_path: Path) -> None:
     long_format(tmp_path)
     assert registry.is_own(str(tmp_path))
-    benchmark = owndata.load(tmp_path)()
+    benchmark = custom_data.load(tmp_path)()
     batch = benchmark.load()
     assert benchmark.shapes == {"eda": (2,), "voice": (1,)}
     assert (benchmark.folds, benchmark.steps, benchmark.task.metrics) == (3, 50, ("accuracy",))
@@ -215,7 +215,9 @@ def test_a_folder_of_tables(tmp_path: Path) -> None:
     rows = [line.split(",") for line in (tmp_path / "eda.csv").read_text().splitlines()[1:]]
     first = sorted((row for row in rows if row[0] == "c01"), key=lambda row: int(row[1]))
     assert np.allclose(batch.streams["eda"].x[1, :3].numpy(), [[float(a), float(b)] for *_, a, b in first])
-    assert report("benchmarks", owndata.load(tmp_path), only=["same_twice", "shapes", "finite", "disjoint_groups"]).ok
+    assert report(
+        "benchmarks", custom_data.load(tmp_path), only=["same_twice", "shapes", "finite", "disjoint_groups"]
+    ).ok
 
 
 def test_a_folder_of_arrays_and_parquet(tmp_path: Path) -> None:
@@ -229,7 +231,7 @@ def test_a_folder_of_arrays_and_parquet(tmp_path: Path) -> None:
     (tmp_path / "benchmark.toml").write_text(
         'file = "rows.parquet"\n[modalities.face]\nfile = "face.npy"\n[modalities.eda]\ncolumns = ["a", "b"]\n'
     )
-    from_folder, from_npz = owndata.load(tmp_path)().load(), owndata.load(npz(tmp_path))().load()
+    from_folder, from_npz = custom_data.load(tmp_path)().load(), custom_data.load(npz(tmp_path))().load()
     for m in ("face", "eda"):
         assert torch.equal(from_folder.streams[m].x, from_npz.streams[m].x)
     assert torch.equal(from_folder.y, from_npz.y)
@@ -243,7 +245,7 @@ def test_labels_every_frame_in_a_table(tmp_path: Path) -> None:
         'file = "frames.csv"\nlabel = "valence"\nper_frame = true\ntask = "regress"\nfolds = 3\n'
         '[modalities.face]\nfile = "face.csv"\n'
     )
-    benchmark = owndata.load(tmp_path)()
+    benchmark = custom_data.load(tmp_path)()
     batch = benchmark.load()
     assert benchmark.task.per_frame
     assert tuple(batch.y.shape) == (4, 6, 1)
@@ -276,7 +278,7 @@ def test_a_bad_folder_is_told_file_and_row(tmp_path: Path, file: str, old: str, 
     assert old in path.read_text()
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(UsageError, match=message) as caught:
-        owndata.load(tmp_path)
+        custom_data.load(tmp_path)
     assert "\n" not in str(caught.value)
 
 
@@ -331,9 +333,9 @@ def test_a_fuser_learns_on_ones_own_npz(tmp_path: Path) -> None:
     """Straight through the engine: better than chance on people that it has not seen."""
     from fusionbench import engine, registry
     from fusionbench.engine import Member, Recipe
-    from fusionbench.model import Blueprint
+    from fusionbench.engine.model import Blueprint
 
-    benchmark = owndata.load(npz(tmp_path))()
+    benchmark = custom_data.load(npz(tmp_path))()
     batch = benchmark.load()
     splits = benchmark.splits(batch, 0)
     identity = registry.load("backbones", "identity")

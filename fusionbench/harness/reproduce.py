@@ -1,0 +1,82 @@
+"""A recorded run again: trained anew and compared, or its weights used for a challenge's test list."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from fusionbench import engine, stats
+from fusionbench.errors import UsageError
+from fusionbench.harness.evaluate import CLEAN, load_model
+from fusionbench.harness.execute import execute, plan
+from fusionbench.harness.setup import Setup, setup
+from fusionbench.records import Predictions, Record, store
+from fusionbench.records.compare import spell
+from fusionbench.stats import Cell, Interval
+
+
+def reproduce(
+    old: Record, *, benchmark: str | None = None, fuser: str | None = None, root: str | None = None,
+    device: str = "auto",
+) -> Record:  # fmt: skip
+    """The run of a record, trained and evaluated again, clean only; nothing is kept on disk.
+
+    Args:
+        benchmark, fuser: where they are now, if they were given by path; root: where the data are.
+    """
+    given = {part: dict(values) for part, values in old.run.hparams.items()}
+    if root:
+        given["benchmark"] = {**given["benchmark"], "root": root}
+    fresh = setup(benchmark or old.run.benchmark, fuser or old.run.fuser, old.run.backbones, given)
+    with tempfile.TemporaryDirectory() as folder:
+        todo = plan(fresh, [fresh.run(old.run.fold, old.run.seed)], Path(folder), [])
+        events = execute(fresh, todo, Path(folder), conditions=[], device=device)
+        (new,) = [event for event in events if isinstance(event, Record)]
+    return new
+
+
+def submit(setup: Setup, old: Record, results: Path, out: Path) -> None:
+    """Writes a run's answers to the samples that no split holds and that have no label: a challenge's test list.
+
+    Raises:
+        UsageError: the benchmark has no submission format, or the run's weights are not on disk.
+    """
+    write = getattr(setup.benchmark, "submission", None)
+    if write is None:
+        raise UsageError(f"{setup.benchmark_name} has no official test list to answer")
+    weights = store.weights(results, old.run)
+    if weights is None:
+        raise UsageError(f"the weights of run {old.run.id} are not on disk: run it again first")
+    data = setup.data
+    index = np.flatnonzero(~data.y_mask.any(1).numpy())
+    answers = engine.predict(load_model(setup, old.run, weights, data.y.device), data[index])
+    write([data.ids[int(i)] for i in index], answers, out)
+
+
+def is_reproduced(old: Record, new: Record, answers: Predictions | None) -> tuple[bool, str]:
+    """Did the primary clean score come back, and a sentence that says so.
+
+    It did if it is the same, or within the old run's 95 % interval over people, from its stored `answers`.
+    """
+    metric = old.metrics[0]
+    then, now = (r.scores.get(CLEAN, {}).get(metric) for r in (old, new))
+    what = f"run {old.run.id}, {metric}: {spell(then)} then, {spell(now)} now"
+    if old.protocol != new.protocol or old.data != new.data or dict(old.code) != dict(new.code):
+        changed = [n for n in ("protocol", "data", "code") if getattr(old, n) != getattr(new, n)]
+        what += f" ({' and '.join(changed)} changed since)"
+    if then is None or now is None:
+        return then == now and old.status == new.status, f"{what}: there is no number to compare."
+    if then == now:
+        return True, f"{what}: the same."
+    found = Interval(then, None, None)
+    if answers is not None and CLEAN in answers.answers:
+        cell = Cell(0, 0, answers.groups, answers.answers[CLEAN], answers.y, answers.y_mask)
+        found = stats.interval([cell], metric)
+    if found.low is None or found.high is None:
+        close = math.isclose(then, now, rel_tol=1e-3)
+        return close, f"{what}: {'close' if close else 'not the same'}, and no interval is known."
+    inside = found.low <= now <= found.high
+    return inside, f"{what}: {'within' if inside else 'outside'} its interval [{found.low:.4g}, {found.high:.4g}]."

@@ -1,0 +1,168 @@
+"""A run is a value, and its record one JSON text: everything needed to get the number again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+
+from fusionbench.errors import UsageError
+
+FORMAT = 1  # of the JSON file
+#: What parsing a text that somebody has damaged may raise.
+DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training to judge: plugins, fold, seed and every hyper-parameter, defaults filled in.
+
+    `hparams` has the parts `benchmark`, `train`, `fuser` and `backbone.<modality>`; `tuned` says which search they come
+    from, if any: its trials and the hash of what it found.
+    """
+
+    benchmark: str
+    fuser: str
+    backbones: Mapping[str, str]
+    fold: int
+    seed: int
+    hparams: Mapping[str, Mapping[str, Any]]
+    tuned: str = ""
+
+    @property
+    def id(self) -> str:
+        """16 hexadecimal digits: the same for the same run, everywhere."""
+        return digest(asdict(self))
+
+    @property
+    def row(self) -> str:
+        """The id of the table row: all but fold and seed; of a tuned one (settings vary by fold) the search counts."""
+        whole = {**asdict(self), "fold": None, "seed": None}
+        return digest({**whole, "hparams": None} if self.tuned else whole)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What came of a run.
+
+    Attributes:
+        status: "done" or "failed" (then `error` says why and there are no scores).
+        scores: condition ("clean", "noise:acc:3", ...) -> metric -> value; None where undefined.
+        chosen: the learning rate that validation chose, its best step and validation score.
+        history: learning rate -> list of {step, loss, score}.
+        seconds: "train" and "evaluate" of this run.
+        parameters: "allocated", and "trained" (they received a gradient).
+        costs: "flops" of one sample's forward pass (None: not countable), "latency" and "latency_batch" in ms of one
+            sample and of "batch" samples, "memory" in bytes of a training step.
+        code: part -> fingerprint of the plugin's file; data: hash of the dataset; protocol: `api.PROTOCOL`.
+        changes: hyper-parameters that differ from their defaults, as `fuser.width=256`.
+        table: the damage of the benchmark's own table, as `noise:acc`: the damaged score averages it and nothing else.
+        marks: "quick", "transductive", "reconstruction", ...: shown in every table.
+        best: condition -> the best reachable primary score, where the benchmark knows it.
+        rates: condition -> modality -> realised share of real steps that the damage took.
+    """
+
+    run: Run
+    status: str
+    code: Mapping[str, str]
+    data: str
+    protocol: int
+    metrics: list[str]
+    scores: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    chosen: Mapping[str, float | None] = field(default_factory=dict)
+    history: Mapping[str, list[dict[str, float]]] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    parameters: Mapping[str, int] = field(default_factory=dict)
+    costs: Mapping[str, float | None] = field(default_factory=dict)
+    changes: list[str] = field(default_factory=list)
+    marks: list[str] = field(default_factory=list)
+    complete: Mapping[str, int] = field(default_factory=dict)
+    table: list[str] = field(default_factory=list)
+    samples: Mapping[str, int] = field(default_factory=dict)
+    best: Mapping[str, float] = field(default_factory=dict)
+    rates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    device: str = ""
+    how: str = ""
+    created: str = ""
+    error: str | None = None
+
+    def same_identity(self, other: Record) -> bool:
+        """Would `other` be the same number: run, code, data and protocol?"""
+        mine, theirs = ((r.run.id, dict(r.code), r.data, r.protocol) for r in (self, other))
+        return mine == theirs
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Per-sample answers of one run on its test samples.
+
+    Attributes:
+        ids, groups: (n,) names; y (n, S[, out]); y_mask (n, S).
+        answers: condition -> (n, S, out) float32.
+    """
+
+    ids: np.ndarray
+    groups: np.ndarray
+    y: np.ndarray
+    y_mask: np.ndarray
+    answers: Mapping[str, np.ndarray]
+
+
+def parse(text: str) -> Record:
+    """The record in a JSON text; what is damaged raises one of `DAMAGE`, a newer format UsageError."""
+    content = json.loads(text)
+    written = content.pop("format")
+    if isinstance(written, int) and written > FORMAT:
+        raise UsageError(f"a record of format {written} is of a newer fusionbench, this one knows {FORMAT}: upgrade it")
+    if written != FORMAT:
+        raise ValueError("unknown format of record")
+    run = Run(**content.pop("run"))
+    known = {f.name: f.default_factory for f in fields(Record)}
+    for name, kind in known.items():
+        if kind in (dict, list) and not isinstance(content.get(name, kind()), kind):
+            raise ValueError(f"{name} is of the wrong type")
+    for scores in content.get("scores", {}).values():
+        if not isinstance(scores, dict) or any(not isinstance(v, int | float | None) for v in scores.values()):
+            raise ValueError("a score is not a number")
+    if not content["metrics"]:
+        raise ValueError("it names no metric")
+    return Record(run=run, **{name: value for name, value in content.items() if name in known})
+
+
+def serialised(record: Record, indent: int | None = None) -> str:
+    """The record as it stands in a file: JSON without NaN, the order of modalities kept."""
+    return json.dumps({"format": FORMAT, **plain(asdict(record))}, indent=indent, allow_nan=False)
+
+
+def merge(old: Record, new: Record) -> Record:
+    """`old` with the conditions that only `new` has."""
+    return replace(
+        old,
+        scores={**old.scores, **new.scores},
+        best={**old.best, **new.best},
+        rates={**old.rates, **new.rates},
+        seconds={**old.seconds, "evaluate": old.seconds.get("evaluate", 0.0) + new.seconds.get("evaluate", 0.0)},
+    )
+
+
+def plain(value: Any) -> Any:
+    """For JSON: NaN and infinity become null, tuples lists, numpy numbers numbers."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def digest(value: Any) -> str:
+    """16 hexadecimal digits of a plain value."""
+    text = json.dumps(plain(value), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
