@@ -221,9 +221,8 @@ def evaluation(device: torch.device) -> Iterator[list[str]]:
     with tempfile.TemporaryDirectory() as folder:
         for name in ("concat", "jmt"):
             setup = harness.setup("watch", name)
-            plan = harness.plan(setup, setup.runs([0], [0]), Path(folder), setup.benchmark.corruptions)
             events = harness.execute(
-                setup, plan, Path(folder), conditions=setup.benchmark.corruptions, device=str(device)
+                setup, setup.runs([0], [0]), Path(folder), conditions=setup.benchmark.corruptions, device=str(device)
             )
             (done,) = [e for e in events if isinstance(e, Record)]
             found = done.seconds["evaluate"] / done.seconds["train"]
@@ -271,10 +270,10 @@ def whole(device: torch.device) -> Iterator[list[str]]:
             setup = harness.setup("watch", name)
             with tempfile.TemporaryDirectory() as folder:
                 conditions = setup.benchmark.corruptions
-                plan = harness.plan(setup, setup.runs(None, range(5)), Path(folder), conditions)
+                runs = setup.runs(None, range(5))
                 began = time.perf_counter()
                 for _ in harness.execute(
-                    setup, plan, Path(folder), conditions=conditions, device=str(device), stacked=stacked
+                    setup, runs, Path(folder), conditions=conditions, device=str(device), stacked=stacked
                 ):
                     pass
                 taken.append(time.perf_counter() - began)

@@ -37,8 +37,8 @@ def check(target: str, given: Mapping[str, Any] | None = None) -> list[str]:
     except UsageError as error:
         return [f"{WRONG}{error}", "1 thing is wrong: the data cannot be read"]
     lines = [*_overview(target, benchmark, data), *_streams(data), *_labels(benchmark, data)]
-    lines += [f"{NOTE}{text}" for text in getattr(benchmark, "notes", ())]
-    lines += [f"{NOTE}left out: {text}" for text in getattr(benchmark, "skipped", ())]
+    lines += [f"{NOTE}{text}" for text in benchmark.notes]
+    lines += [f"{NOTE}left out: {text}" for text in benchmark.skipped]
     lines += [*_kit(maker), *_leaks(benchmark, data), *_dead_columns(data), *_advice(data)]
     wrong = sum(line.startswith(WRONG) for line in lines)
     return [*lines, f"{wrong} thing{'s are' if wrong != 1 else ' is'} wrong" if wrong else "nothing is wrong"]
@@ -76,7 +76,7 @@ def _labels(benchmark: Benchmark, data: Batch) -> Iterator[str]:
     valid = data.y[data.y_mask]
     unlabelled = f"; {1 - float(data.y_mask.float().mean()):.1%} without a label"
     if benchmark.task.kind == "classify":
-        names = getattr(benchmark, "classes", ()) or range(benchmark.task.out)
+        names = benchmark.classes or range(benchmark.task.out)
         counts = torch.bincount(valid.clamp(min=0), minlength=benchmark.task.out)
         shares = ", ".join(f"{name} {int(c) / max(1, len(valid)):.0%}" for name, c in zip(names, counts, strict=False))
         yield f"labels: {shares}{unlabelled}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -14,10 +15,9 @@ from fusionbench.errors import UsageError, unknown
 from fusionbench.records.rows import ALONE, LATE, REFERENCE
 
 if TYPE_CHECKING:
-    from fusionbench.harness import Plan, Setup
+    from fusionbench.harness import Dataset, Setup
+    from fusionbench.jobs import Plan
     from fusionbench.records import Record
-
-    Row = tuple[Setup, list[str], Plan]
 
 #: The rows that every comparison carries, with the same budget: decision fusion, plain fusion. (The constant answer
 #: stands in every record as "chance"; each modality alone comes with them.)
@@ -54,8 +54,8 @@ class Study:
     quick: bool = False
     tuned: bool = False
 
-    def setups(self) -> Iterator[tuple[Setup, list[str]]]:
-        """Every table row with its conditions, checked before anything runs."""
+    def setups(self, datasets: dict[str, Dataset] | None = None) -> Iterator[tuple[Setup, list[str]]]:
+        """Every table row with its conditions, checked before anything runs; `datasets` as of `harness.setup`."""
         from fusionbench import harness
         from fusionbench.corruptions.missing import subsets
 
@@ -69,7 +69,7 @@ class Study:
                     for name, value in zip(self.cross, values, strict=True):
                         part, _, key = name.rpartition(".")  # backbone.face.dim: dim of backbone.face
                         given.setdefault(part, {})[key] = value
-                    setup = harness.setup(benchmark, fuser, given=given, quick=self.quick)
+                    setup = harness.setup(benchmark, fuser, given=given, quick=self.quick, datasets=datasets)
                     conditions = [*setup.benchmark.corruptions, *self.corruption]
                     conditions += subsets(list(shapes)) if self.lattice else []
                     yield setup, list(dict.fromkeys(conditions))
@@ -149,84 +149,135 @@ def read(path: Path) -> Study:
     return Study(**content)
 
 
-def plans(study: Study, results: Path) -> list[Row]:
+def plan_study(study: Study, results: Path) -> list[Plan]:
     """What is to do, row by row (a tuned row: fold by fold)."""
-    from fusionbench.records import digest
-
-    rows: list[Row] = []
-    data: dict[str, dict[str, Any]] = {}
-    for setup, conditions in study.setups():
-        # Rows of one benchmark and the same backbones share one copy of its data.
-        parts = [p for p in setup.hparams if p == "benchmark" or p.startswith("backbone.")]
-        key = digest([[setup.benchmark_name, p, setup.names.get(p), setup.hparams[p]] for p in parts])
-        if key in data:
-            setup.__dict__.update(data[key])
-        else:
-            data[key] = {"prepared": setup.prepared, "digest": setup.digest}
-        rows += rows_of(setup, conditions, results, study.folds, study.seeds, study.tuned)
-    return rows
+    datasets: dict[str, Dataset] = {}
+    plans: list[Plan] = []
+    for setup, conditions in study.setups(datasets):
+        plans += plan_row(setup, conditions, results, study.folds, study.seeds, tuned=study.tuned)
+    return plans
 
 
-def rows_of(
-    setup: Setup, conditions: list[str], results: Path, folds: Sequence[int] | None, seeds: Sequence[int] | None,
-    tuned: bool = False, own: bool = False,
-) -> list[Row]:  # fmt: skip
+def plan_row(
+    setup: Setup,
+    conditions: Sequence[str],
+    results: Path,
+    folds: Sequence[int] | None,
+    seeds: Sequence[int] | None,
+    *,
+    tuned: bool = False,
+    published: bool = True,
+) -> list[Plan]:
     """The plan of one setup; with `tuned`, one for each fold, with the settings that were found for it.
-
-    With `own`, what others have published does not count.
 
     Raises:
         UsageError: it is not tuned, or was tuned for other code or settings.
     """
     from fusionbench import harness, search
+    from fusionbench.jobs import plan_runs
     from fusionbench.records import digest
 
     if not tuned:
-        return [(setup, conditions, harness.plan(setup, setup.runs(folds, seeds), results, conditions, own))]
+        return [plan_runs(setup, setup.runs(folds, seeds), results, conditions, published)]
     found = search.load_tuned(results, setup, folds)
     trials = search.budget(results, setup)["trials"]
     name = f"{trials} trials {digest(found)[:6]}"
-    rows: list[Row] = []
+    datasets = {"": setup.dataset}
+    plans: list[Plan] = []
     for fold, parts in found.items():
         given = dict(setup.arguments["given"] or {})
         for part, values in parts.items():
             given[part] = {**given.get(part, {}), **values}
-        best = harness.setup(**{**setup.arguments, "given": given, "tuned": name})
-        if all(setup.hparams[p] == best.hparams[p] for p in setup.hparams if p.startswith("backbone.")):
-            best.__dict__.update(prepared=setup.prepared, digest=setup.digest)
-        rows.append((best, conditions, harness.plan(best, best.runs([fold], seeds), results, conditions, own)))
-    return rows
+        best = harness.setup(**{**setup.arguments, "given": given, "tuned": name}, datasets=datasets)
+        plans.append(plan_runs(best, best.runs([fold], seeds), results, conditions, published))
+    return plans
+
+
+def plan_run(
+    fuser: str,
+    benchmark: str,
+    *,
+    results: Path,
+    backbones: Mapping[str, str] | None = None,
+    given: Mapping[str, Mapping[str, Any]] | None = None,
+    preset: str | None = None,
+    folds: Sequence[int] | None = None,
+    seeds: Sequence[int] | None = None,
+    corruption: Sequence[str] = (),
+    quick: bool = False,
+    tuned: bool = False,
+    begin: Callable[[Setup], None] | None = None,
+) -> list[Plan]:
+    """What `run` is to do: all that is asked for and that this user has not obtained; published records do not count.
+
+    Args:
+        preset: settings that the fuser names; `given` comes before them.
+        quick: one fold and one seed unless they are given, few steps.
+        begin: is handed the setup once all names are known to be right, before its data are first read.
+    """
+    from fusionbench import harness
+
+    parts = {part: dict(values) for part, values in (given or {}).items()}
+    if preset is not None:
+        presets = registry.load("fusers", fuser).presets
+        if preset not in presets:
+            raise unknown(f"preset of {registry.plugin_name(fuser)}", preset, presets)
+        parts["fuser"] = {**presets[preset], **parts.get("fuser", {})}
+    setup = harness.setup(benchmark, fuser, backbones, parts, quick)
+    if begin is not None:
+        begin(setup)
+    if quick:
+        folds, seeds = (chosen if chosen is not None else [0] for chosen in (folds, seeds))
+    conditions = [*setup.benchmark.corruptions, *corruption]
+    return plan_row(setup, conditions, results, folds, seeds, tuned=tuned, published=False)
 
 
 def run(
-    fuser: str, benchmark: str = "watch", *, results: Path | str = "results", seeds: Sequence[int] | None = None,
-    folds: Sequence[int] | None = None, corruption: Sequence[str] = (), device: str = "auto", quick: bool = False,
-    given: Mapping[str, Mapping[str, Any]] | None = None,
-) -> list[Record]:  # fmt: skip
-    """What `fusionbench run` does, from Python: does what is missing and returns the records asked for."""
-    from fusionbench import harness
-    from fusionbench.records import Record
+    fuser: str,
+    benchmark: str = "watch",
+    *,
+    results: Path | str = "results",
+    device: str = "auto",
+    jobs: int | None = None,
+    cluster: str | None = None,
+    stack: int | None = None,
+    track: bool = True,
+    **asked: Any,
+) -> Records:
+    """What `fusionbench run` does, from Python: does what is missing and returns the records asked for.
 
-    setup = harness.setup(benchmark, fuser, given=given, quick=quick)
-    conditions = [*setup.benchmark.corruptions, *corruption]
-    runs = setup.runs([0] if quick and folds is None else folds, [0] if quick and seeds is None else seeds)
-    plan = harness.plan(setup, runs, Path(results), conditions)
-    events = harness.execute(setup, plan, Path(results), conditions=conditions, device=device)
-    return [*plan.done, *(event for event in events if isinstance(event, Record))]
+    Args:
+        asked: backbones, given, preset, folds, seeds, corruption, quick, tuned: see `plan_run`.
+    """
+    from fusionbench.jobs import perform
+
+    plans = plan_run(fuser, benchmark, results=Path(results), **asked)
+    how: dict[str, Any] = {"device": device, "jobs": jobs, "cluster": cluster, "stack": stack, "track": track}
+    return Records(perform(plans, Path(results), f"{fuser} on {benchmark}", say=_say, **how).records)
 
 
-def compare(study: Study, *, results: Path | str = "results", device: str = "auto") -> list[Any]:
+def compare(
+    study: Study,
+    *,
+    results: Path | str = "results",
+    device: str = "auto",
+    jobs: int | None = None,
+    cluster: str | None = None,
+    stack: int | None = None,
+    track: bool = True,
+) -> list[Any]:
     """What `fusionbench compare` does, from Python: runs what is missing and returns one board a benchmark."""
-    from fusionbench import harness, leaderboard
-    from fusionbench.records import Record
+    from fusionbench import leaderboard
+    from fusionbench.jobs import perform
 
-    records = []
-    for setup, conditions, plan in plans(study, Path(results)):
-        records += plan.done
-        for event in harness.execute(setup, plan, Path(results), conditions=conditions, device=device):
-            if isinstance(event, Record):
-                records.append(event)
-    return leaderboard.build(records, Path(results))
+    plans = plan_study(study, Path(results))
+    how: dict[str, Any] = {"device": device, "jobs": jobs, "cluster": cluster, "stack": stack, "track": track}
+    found = perform(plans, Path(results), f"{len(plans)} rows", say=_say, **how)
+    return leaderboard.build(found.records, Path(results))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 class Records(list["Record"]):

@@ -46,7 +46,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess
 
 def test_run_prints_estimate_and_table(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, done = finished
-    assert "0 runs on disk, 6 runs to train: " in done.stderr
+    assert "0 runs on disk, 6 runs to train; estimate: " in done.stderr
     for word in ("concat", "accuracy", "missing:", "noise:", "gap:", "seeds", "folds", "trained", "seconds", "chance"):
         assert word in done.stdout
     assert "[" in done.stdout  # the interval

@@ -14,6 +14,7 @@ import torch
 from fusionbench import engine, harness, registry
 from fusionbench.api import Batch, Stream, UsageError
 from fusionbench.harness import evaluate as evaluation
+from fusionbench.jobs import plan_runs
 from fusionbench.records import Record, store
 
 FAST = {"train": {"steps": "12", "interval": "6", "lr": "3e-3"}}
@@ -28,8 +29,10 @@ def obtain(
     setup: harness.Setup, results: Path, conditions: Sequence[str] = DAMAGE, folds: Sequence[int] = (0,),
     seeds: Sequence[int] = (0,), stacked: int | None = None,
 ) -> list[Record]:  # fmt: skip
-    plan = harness.plan(setup, setup.runs(folds, seeds), results, conditions)
-    events = harness.execute(setup, plan, results, conditions=conditions, device="cpu", stacked=stacked)
+    plan = plan_runs(setup, setup.runs(folds, seeds), results, conditions)
+    events = harness.execute(
+        setup, plan.train, results, again=plan.evaluate, conditions=conditions, device="cpu", stacked=stacked
+    )
     return [e for e in events if isinstance(e, Record)]
 
 
@@ -106,8 +109,8 @@ def test_editing_a_fuser_runs_that_fuser_only(tmp_path: Path) -> None:
 def test_nan_in_every_test_label_and_input_leaves_the_weights_bit_identical(tmp_path: Path) -> None:
     setup = prepare()
     splits = setup.benchmark.splits(setup.data, 0)
-    plan = harness.plan(setup, setup.runs([0], [0]), tmp_path / "clean", [])
-    (clean,) = [e for e in harness.execute(setup, plan, tmp_path / "clean", conditions=[]) if isinstance(e, Record)]
+    (run,) = setup.runs([0], [0])
+    (clean,) = [e for e in harness.execute(setup, [run], tmp_path / "clean", conditions=[]) if isinstance(e, Record)]
     whole, poisoned = setup.data, prepare()
     test = torch.from_numpy(splits.test)
     streams = {}
@@ -118,8 +121,8 @@ def test_nan_in_every_test_label_and_input_leaves_the_weights_bit_identical(tmp_
     y = whole.y.clone()
     y[test] = 10**12
     whole = replace(whole, streams=streams, y=y)
-    poisoned.__dict__["prepared"] = replace(poisoned.prepared, data=whole)  # beneath the check of the data
-    members = [harness.member_of(poisoned.recipe, plan.train[0], splits, 3e-3)]
+    poisoned.dataset._prepared = replace(poisoned.prepared, data=whole)  # beneath the check of the data
+    members = [harness.member_of(poisoned.recipe, run, splits, 3e-3)]
     (trained,) = [
         e
         for e in engine.train(poisoned.blueprint, members, poisoned.data, poisoned.recipe)
@@ -217,7 +220,7 @@ def test_wrong_conditions_are_usage_errors_before_any_work(condition: str, tmp_p
         assert evaluation.parse(setup, [condition])[0][0] == "missing:all"
         return
     with pytest.raises(UsageError):
-        harness.plan(setup, setup.runs([0], [0]), tmp_path, [condition])
+        plan_runs(setup, setup.runs([0], [0]), tmp_path, [condition])
 
 
 def test_unknown_devices_and_folds_are_usage_errors() -> None:
@@ -231,8 +234,7 @@ def test_the_estimate_is_of_the_right_size(tmp_path: Path) -> None:
     import time
 
     setup = prepare(steps="60", interval="20", lr="1e-3,3e-3")
-    plan = harness.plan(setup, setup.runs([0], [0, 1]), tmp_path, DAMAGE)
-    estimated = harness.estimate(setup, plan, DAMAGE)
+    estimated = harness.estimate(setup, setup.runs([0], [0, 1]), DAMAGE, "cpu", 4)
     began = time.perf_counter()
     obtain(setup, tmp_path, seeds=(0, 1))
     assert 0.1 < estimated / (time.perf_counter() - began) < 10

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from joblib.externals.loky import get_reusable_executor
 
 from fusionbench import engine, harness, jobs
 from fusionbench.api import UsageError
 from fusionbench.jobs import cluster, local, progress
-from fusionbench.jobs import plan as cutting
+from fusionbench.jobs import plan as planning
 from fusionbench.records import Record, store
 
 FAST = {"train": {"steps": "12", "interval": "6", "lr": "1e-3,3e-3"}}
@@ -62,15 +63,22 @@ def once(folder: Path, deed: str) -> str:
 KILL = "os.kill(os.getpid(), signal.SIGKILL)"
 
 
-def rows(
+def plans(
     results: Path, *fusers: str, seeds: Sequence[int] = (0, 1), folds: Sequence[int] = (0, 1, 2)
-) -> list[cutting.Row]:
+) -> list[jobs.Plan]:
     setups = [harness.setup("toy_xor", fuser, given=FAST) for fuser in fusers]
-    return [(s, CONDITIONS, harness.plan(s, s.runs(folds, seeds), results, CONDITIONS)) for s in setups]
+    return [jobs.plan_runs(s, s.runs(folds, seeds), results, CONDITIONS) for s in setups]
+
+
+def cut(asked: list[jobs.Plan], results: Path, workers: int = 1, stack: int | None = None) -> list[jobs.Job]:
+    """The jobs of plans, cut for so many workers on the CPU."""
+    where = torch.device("cpu")
+    sized = [jobs.sized(plan, where, stack) for plan in asked]
+    return [job for job, _ in planning.cut(sized, results, workers, where, device="cpu")]
 
 
 def obtain(results: Path, *fusers: str, **options: object) -> tuple[list[Record], list[jobs.Failure]]:
-    events = list(jobs.execute(rows(results, *fusers), results, **{"device": "cpu", **options}))  # type: ignore[arg-type]
+    events = list(jobs.execute(plans(results, *fusers), results, **{"device": "cpu", **options}))  # type: ignore[arg-type]
     return [e for e in events if isinstance(e, Record)], [e for e in events if isinstance(e, jobs.Failure)]
 
 
@@ -91,39 +99,36 @@ def assert_same_table(a: list[Record], b: list[Record], where: tuple[Path, Path]
 
 @pytest.fixture(autouse=True)
 def three_grids_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As for heavier fusers: a light one would put all runs of a row into one cell."""
+    """As for heavier fusers: a light one would put all runs of a row into one job."""
     monkeypatch.setattr(engine, "LIGHT", 0.0)
 
 
 def test_cells_are_plain_whole_programs_and_the_same_for_any_number_of_jobs(tmp_path: Path) -> None:
-    asked = rows(tmp_path, "concat", "jmt")
-    one, two, five = (jobs.cells(asked, tmp_path, n, device="cpu") for n in (1, 2, 5))
+    asked = plans(tmp_path, "concat", "jmt")
+    one, two, five = (cut(asked, tmp_path, n) for n in (1, 2, 5))
     assert one == two == five
-    assert [len(cell.runs) for cell in one] == [3, 3, 3, 3]  # three grids of two learning rates form a program
-    assert [cell.stacked for cell in one] == [6] * 4
-    assert len({cell.key for cell in one}) == 4
-    assert {run.id for cell in one for run in cell.runs} == {run.id for *_, plan in asked for run in plan.train}
-    alone = jobs.cells(asked, tmp_path, 2, device="cpu", stacked=1)
-    assert [len(cell.runs) for cell in alone] == [1] * 12
-    assert [len(cell.runs) for cell in jobs.cells(asked[:1], tmp_path, 2, device="cpu", stacked=3)] == [3, 3]
-    assert len(jobs.cells([*asked, *asked], tmp_path, 2, device="cpu")) == 4  # the same work is done once
+    assert [len(job.runs) for job in one] == [3, 3, 3, 3]  # three grids of two learning rates form a program
+    assert [job.stack for job in one] == [6] * 4
+    assert len({job.key for job in one}) == 4
+    assert {run.id for job in one for run in job.runs} == {run.id for plan in asked for run in plan.train}
+    alone = cut(asked, tmp_path, 2, stack=1)
+    assert [len(job.runs) for job in alone] == [1] * 12
+    assert [len(job.runs) for job in cut(asked[:1], tmp_path, 2, stack=3)] == [3, 3]
+    assert len(cut([*asked, *asked], tmp_path, 2)) == 4  # the same work is done once
 
 
-def test_on_cuda_a_row_is_cut_evenly_for_the_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import torch
-
-    asked = rows(tmp_path, "concat", seeds=range(5))  # 15 runs
-    monkeypatch.setattr(cutting, "_together", lambda *_: 256)
+def test_on_cuda_a_row_is_cut_evenly_for_the_workers(tmp_path: Path) -> None:
+    asked = plans(tmp_path, "concat", seeds=range(5))  # 15 runs
     cuda = torch.device("cuda")
 
-    def sizes(workers: int) -> list[int]:
-        return [len(c.runs) for c, _ in cutting.cut(asked, tmp_path, workers, cuda, "auto", None)]
+    def sizes(workers: int, stack: int = 256) -> list[int]:
+        sized = [jobs.sized(plan, cuda, stack) for plan in asked]
+        return [len(job.runs) for job, _ in planning.cut(sized, tmp_path, workers, cuda)]
 
     assert sizes(1) == [15]
     assert sizes(2) == [4, 4, 4, 3]
     assert sizes(20) == [1] * 15
-    monkeypatch.setattr(cutting, "_together", lambda *_: 6)
-    assert sizes(1) == [3] * 5
+    assert sizes(1, stack=6) == [3] * 5
 
 
 def test_two_processes_give_the_scores_of_one(tmp_path: Path) -> None:
@@ -157,8 +162,8 @@ def test_a_killed_worker_loses_nothing_and_a_killer_is_reported(
     a, b = tmp_path / "a", tmp_path / "b"
     fragile = plugin(tmp_path, "fragile", once(tmp_path, KILL))
     deadly = plugin(tmp_path, "deadly", KILL)
-    whole, _ = obtain(a, "concat", fragile, stacked=12)  # this process is spared
-    found, failures = obtain(b, fragile, deadly, "concat", jobs=2, stacked=12)  # a cell each
+    whole, _ = obtain(a, "concat", fragile, stack=12)  # this process is spared
+    found, failures = obtain(b, fragile, deadly, "concat", jobs=2, stack=12)  # a job each
     assert (tmp_path / "marker").exists()
     assert_same_table(whole, found, (a, b))
     assert "a worker was killed" in capfd.readouterr().err
@@ -183,15 +188,15 @@ def test_in_one_process_too_a_failing_cell_stops_nothing(tmp_path: Path, monkeyp
 
 
 def test_a_cell_given_again_does_only_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (cell,) = jobs.cells(rows(tmp_path, "concat", folds=[0]), tmp_path, device="cpu")
-    first = jobs.work(cell)
+    (job,) = cut(plans(tmp_path, "concat", folds=[0]), tmp_path)
+    first = jobs.work(job)
     assert len(first.records) == 2
-    store.path_of(tmp_path, cell.runs[1]).unlink()
+    store.path_of(tmp_path, job.runs[1]).unlink()
     trained, train = [], engine.train
     monkeypatch.setattr(
         engine, "train", lambda b, members, *a, **k: trained.extend(members) or train(b, members, *a, **k)
     )
-    again = jobs.work(cell)
+    again = jobs.work(job)
     assert {r.run.id: r.scores for r in again.records} == {r.run.id: r.scores for r in first.records}
     assert {(m.fold, m.seed) for m in trained} == {(0, 1)}
 
@@ -200,9 +205,9 @@ def test_a_cell_given_again_does_only_the_rest(tmp_path: Path, monkeypatch: pyte
 def test_a_worker_with_other_code_or_data_refuses(what: str, word: str, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    (cell,) = jobs.cells(rows(tmp_path, "concat", folds=[0]), tmp_path, device="cpu")
+    (job,) = cut(plans(tmp_path, "concat", folds=[0]), tmp_path)
     other = {"fuser": "0"} if what == "code" else "0"
-    outcome = jobs.work(replace(cell, **{what: other}))
+    outcome = jobs.work(replace(job, **{what: other}))
     assert outcome.records == []
     assert f"another state of the {word}" in outcome.failures[0].error
     assert not list(tmp_path.glob("*/*/*.json"))
@@ -215,8 +220,8 @@ def test_an_edited_plugin_file_is_read_again_by_a_worker_that_lives_on(tmp_path:
     for comment in ("# one", "# two"):
         mine.write_text(f"{mine.read_text()}\n{comment}\n")
         local.registry._load_path.cache_clear()
-        (cell,) = jobs.cells(rows(tmp_path / "r", str(mine), folds=[0]), tmp_path / "r", device="cpu")
-        outcomes.append(jobs.work(cell))
+        (job,) = cut(plans(tmp_path / "r", str(mine), folds=[0]), tmp_path / "r")
+        outcomes.append(jobs.work(job))
     assert [len(o.records) for o in outcomes] == [2, 2]
     assert outcomes[0].records[0].code["fuser"] != outcomes[1].records[0].code["fuser"]
 
@@ -263,7 +268,7 @@ def dask_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str
                 time.sleep(0.05)
             with Client(scheduler_file=str(folder / "scheduler.json"), set_as_default=False) as client:
                 client.wait_for_workers(2, timeout=60)
-                cutting.package.cache_clear()  # the files may have changed since the session began
+                planning.package.cache_clear()  # the files may have changed since the session began
                 client.run(cluster.ping, str(folder))
                 yield client.scheduler.address.replace("tcp://", "dask://"), running[0].pid
         finally:
@@ -315,10 +320,10 @@ def test_a_cell_that_has_killed_its_workers_is_not_begun_again(tmp_path: Path) -
 
     folder = tmp_path / ".jobs"
     folder.mkdir()
-    (cell,) = jobs.cells(rows(tmp_path, "concat", folds=[0]), tmp_path, device="cpu")
-    cell = replace(cell, folder=str(folder))
-    (folder / cell.key).write_text("host 1\nhost 2\nhost 3\n")
-    outcome = local.work_there(cell)
+    (job,) = cut(plans(tmp_path, "concat", folds=[0]), tmp_path)
+    job = replace(job, folder=str(folder))
+    (folder / job.key).write_text("host 1\nhost 2\nhost 3\n")
+    outcome = local.work_there(job)
     assert outcome.records == []
     assert "3 workers in turn were killed" in outcome.failures[0].error
     assert Path(outcome.failures[0].file).is_file()
@@ -336,7 +341,7 @@ def test_a_cell_that_has_killed_its_workers_is_not_begun_again(tmp_path: Path) -
     ],
 )
 def test_a_cluster_that_is_not_there_is_one_line_at_once(address: str, message: str, tmp_path: Path) -> None:
-    asked = rows(tmp_path, "concat", folds=[0])
+    asked = plans(tmp_path, "concat", folds=[0])
     began = time.monotonic()
     with pytest.raises(UsageError, match=message):
         list(jobs.execute(asked, tmp_path, cluster=address))
@@ -355,7 +360,7 @@ def test_an_open_address_without_encryption_is_warned_of() -> None:
 
 
 def test_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = rows(tmp_path, "concat", folds=[0])[0][2].train[0]
+    run = plans(tmp_path, "concat", folds=[0])[0].train[0]
     done = Record(run, "done", {}, "", 1, ["accuracy"])
     failure = jobs.Failure(run, "Traceback\nValueError: no\n", "there.error.txt")
     events = [jobs.Running(2), done, failure, jobs.Running(1, 0.5), done]
@@ -382,7 +387,7 @@ def test_a_terminal_gets_one_live_line(
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "160")
-    run = rows(tmp_path, "concat", folds=[0])[0][2].train[0]
+    run = plans(tmp_path, "concat", folds=[0])[0].train[0]
     done = Record(run, "done", {}, "", 1, ["accuracy"])
     failure = jobs.Failure(run, "ValueError: no", "there.error.txt")
     assert list(jobs.watch([jobs.Running(2), done, failure], 4, "two rows")) == [done, failure]

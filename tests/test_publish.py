@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from fusionbench import harness, leaderboard, metrics
 from fusionbench.cli.flags import numbers
 from fusionbench.errors import UsageError
+from fusionbench.jobs import plan_runs
 from fusionbench.leaderboard.commands import command
 from fusionbench.leaderboard.readme import readme
 from fusionbench.records import Predictions, Record, Run, compare, packing, publish, store
@@ -353,10 +354,10 @@ def test_what_others_published_is_shown_but_does_not_spare_a_run_of_ones_own(tmp
     given = {"train": {"steps": 6, "interval": 6, "lr": (1e-3,)}}
     setup = harness.setup("toy_xor", "concat", given=given)
     runs = setup.runs()
-    for _ in harness.execute(setup, harness.plan(setup, runs, tmp_path, []), tmp_path, conditions=[], device="cpu"):
+    for _ in harness.execute(setup, runs, tmp_path, conditions=[], device="cpu"):
         pass
     publish.publish(tmp_path, "toy_xor")
     for path in tmp_path.glob("toy_xor/concat/*.json"):
         path.unlink()
-    assert len(harness.plan(setup, runs, tmp_path, []).done) == len(runs)
-    assert len(harness.plan(setup, runs, tmp_path, [], own=True).train) == len(runs)
+    assert len(plan_runs(setup, runs, tmp_path, []).done) == len(runs)
+    assert len(plan_runs(setup, runs, tmp_path, [], published=False).train) == len(runs)

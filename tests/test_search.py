@@ -74,21 +74,21 @@ def test_nan_in_every_test_label_and_input_changes_no_trial(searched: tuple[Path
         m: Stream(v.x.index_fill(0, test, torch.nan), v.mask.index_fill(0, test, True))
         for m, v in s.data.streams.items()
     }
-    s.__dict__["prepared"] = replace(s.prepared, data=replace(s.data, y=y, streams=streams))
+    s.dataset._prepared = replace(s.prepared, data=replace(s.data, y=y, streams=streams))
     assert y.isnan().any()
     assert facts(run(tmp_path, s, trials=8)) == facts(searched[1])
 
 
 def test_a_training_label_does_matter(searched: tuple[Path, Tuned], tmp_path: Path) -> None:
     s = setup()
-    s.__dict__["prepared"] = replace(s.prepared, data=replace(s.data, y=s.data.y.roll(1, 0)))
+    s.dataset._prepared = replace(s.prepared, data=replace(s.data, y=s.data.y.roll(1, 0)))
     assert facts(run(tmp_path, s, trials=1)) != facts(searched[1])[:1]
 
 
 def test_a_person_on_both_sides_is_refused() -> None:
     s = setup()
     mixed = replace(s.data, groups=["one", *s.data.groups[1:-1], "one"])
-    s.__dict__["prepared"] = replace(s.prepared, data=mixed)
+    s.dataset._prepared = replace(s.prepared, data=mixed)
     splits = s.benchmark.splits(s.data, 0)
     both = replace(splits, test=np.array([0]), train=np.array([len(s.data) - 1]))
     s.benchmark.splits = lambda data, fold: both  # type: ignore[method-assign]

@@ -69,10 +69,12 @@ def test_a_study_file_holds_the_same_words(tmp_path: Path) -> None:
 
 
 def test_run_compare_and_records_from_python(tmp_path: Path) -> None:
-    found = fusionbench.run("concat", "toy_xor", results=tmp_path, seeds=[0], folds=[0], given={"train": FAST})
+    found = fusionbench.run(
+        "concat", "toy_xor", results=tmp_path, seeds=[0], folds=[0], given={"train": FAST}, track=False
+    )
     assert [r.status for r in found] == ["done"]
     value = fusionbench.Study(["concat"], ["toy_xor"], seeds=[0, 1], folds=[0], train=FAST, references=False)
-    (board,) = fusionbench.compare(value, results=tmp_path)
+    (board,) = fusionbench.compare(value, results=tmp_path, track=False)
     assert len(board.rows) == 1
     frame = fusionbench.load_records(tmp_path).to_frame()
     assert set(frame["seed"]) == {0, 1}

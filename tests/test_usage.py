@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 import pytest
 
-from fusionbench import cli, harness, hparams, registry, study, tracking
-from fusionbench.cli import work
+from fusionbench import cli, harness, hparams, jobs, registry, study, tracking
 from fusionbench.errors import UsageError
 
 TOY = ["-b", "toy_xor", "--quick", "--no-track"]
@@ -180,8 +179,9 @@ def test_an_estimate_that_breaks_stops_nothing(monkeypatch: pytest.MonkeyPatch) 
 
     nothing: Any = None
     monkeypatch.setattr(harness, "estimate", broken)
+    plan = SimpleNamespace(setup=nothing, train=[nothing], evaluate=[], conditions=(), stack=1)
     error: Exception = ZeroDivisionError("in a method")
-    assert work._estimate(nothing, [], nothing, "cpu") == 0.0
+    assert jobs._estimate(plan, "cpu") == 0.0
     error = UsageError("of the user")
     with pytest.raises(UsageError, match="of the user"):
-        work._estimate(nothing, [], nothing, "cpu")
+        jobs._estimate(plan, "cpu")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -47,6 +48,19 @@ class Fuser(nn.Module):
         """
         return criterion(self(batch.streams), batch)
 
+    @classmethod
+    def owner(cls, parameter: str, modalities: Sequence[str]) -> str | None:
+        """The modality that alone uses a parameter, by its dotted name; None where modalities share it.
+
+        By default the modality whose name is a part of the parameter's: `project.face.weight` belongs to `face`.
+        """
+        owners = [m for m in modalities if m in parameter.split(".")]
+        return owners[0] if len(owners) == 1 else None
+
+    def trust(self, streams: Streams) -> dict[str, Tensor] | None:
+        """Modality -> (B, S) weight in 0..1 that the method gives it (gates, attention); None: it has no such thing."""
+        return None
+
     def pool(self, stream: Stream) -> Stream:
         """A stream at the answer's clock: as it is per frame, else its masked mean over time, (B, 1, d)."""
         if self.spec.per_frame:
@@ -55,13 +69,23 @@ class Fuser(nn.Module):
 
 
 class Backbone(nn.Module):
-    """An encoder of one modality. `dim` is the width of its output's steps.
+    """An encoder of one modality.
 
     Args of `__init__(self, shape, *, ...)`: `shape` is the (*step) shape of the stream that comes in.
+
+    Attributes:
+        dim: width of its output's steps.
+        frozen: it never trains, so its features are encoded once and kept.
+        stepwise: a step of a frozen encoder stands for itself: masked ones need not be encoded.
+        example: (T, *step) of a small stream for the conformance kit, and `example_settings` that suit it.
     """
 
     known_failures: ClassVar[Mapping[str, str]] = {}
     dim: int
+    frozen: bool = False
+    stepwise: bool = False
+    example: tuple[int, ...] = (7, 3)  # odd: strides of 2 meet an incomplete pair
+    example_settings: Mapping[str, Any] = {}
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()
@@ -69,6 +93,14 @@ class Backbone(nn.Module):
     @abstractmethod
     def forward(self, stream: Stream) -> Stream:
         """(B, T, *shape) -> (B, T', dim); the mask follows time."""
+
+    def admit(self, stream: Stream, rate: float | None) -> None:
+        """Refuses raw media that a frozen encoder is not made for; `rate`: steps a second, where it is known.
+
+        Raises:
+            UsageError: what it expects, and what it was given.
+        """
+        return None
 
 
 class Benchmark(ABC):
@@ -86,6 +118,10 @@ class Benchmark(ABC):
             "missing:video".
         transductive: the reason, if any statistic of the test people went into the features; shown in every table.
         subject_dependent: the reason, if one person may stand on two sides of a split; the name says so too.
+        unit: what a group is, as tables say it: "person", "video", "engine".
+        classes: their names, in the order of the labels.
+        skipped: what `load` left out, and why, a line each.
+        notes: what `load` has inferred, a line each.
     """
 
     known_failures: ClassVar[Mapping[str, str]] = {}
@@ -102,6 +138,10 @@ class Benchmark(ABC):
     corruptions: Sequence[str] = ()
     transductive: str = ""
     subject_dependent: str = ""
+    unit: str = "group"
+    classes: Sequence[str] = ()
+    skipped: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
     @abstractmethod
     def load(self) -> Batch:
@@ -119,6 +159,14 @@ class Benchmark(ABC):
         `streams` as the model meets them; `truth` the same samples undamaged; `damage`: corruption, severity, context.
         """
         return None
+
+    def submission(self, ids: Sequence[str], answers: np.ndarray, path: Path) -> None:
+        """Writes answers (n, S, out) to a challenge's unlabelled test list in its official format.
+
+        Raises:
+            UsageError: there is no such list, or the file cannot be written.
+        """
+        raise UsageError(f"{type(self).__name__} has no official test list to answer")
 
 
 def group_folds(groups: Sequence[str], folds: int, fold: int, val_share: float = 0.2) -> Splits:
@@ -212,3 +260,13 @@ class Corruption(ABC):
     def damage(self, stream: Stream, amount: Any, keys: Tensor, context: Context, modality: str) -> Stream:
         """One modality's stream, damaged by `amount` of the ladder."""
         raise NotImplementedError(f"{type(self).__name__} defines neither damage nor _damage_all")
+
+    @staticmethod
+    def example() -> tuple[Streams, Context] | None:
+        """Streams and their context that suit this damage, for the conformance kit; None: any will do."""
+        return None
+
+    @staticmethod
+    def realised(before: Stream, after: Stream) -> float | None:
+        """The amount of damage measured, in the unit of the ladder; None where it cannot be."""
+        return None

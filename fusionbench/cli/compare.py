@@ -10,7 +10,7 @@ import click
 
 from fusionbench.cli import work
 from fusionbench.cli.flags import numbers
-from fusionbench.cli.run import PASS_ON, check_writable
+from fusionbench.cli.run import PASS_ON, check_writable, say
 from fusionbench.errors import UsageError, unknown
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def compare_command(ctx: click.Context, **options: Any) -> int:
     """
     words, dotted = split([*options.pop("fusers"), *ctx.args])
     study = _study(words, dotted, options)
-    return _carry_out(study, options)
+    return _answer(study, options)
 
 
 def _study(fusers: list[str], dotted: dict[str, dict[str, str]], options: dict[str, Any]) -> Study:
@@ -103,25 +103,27 @@ def _cross(spelled: tuple[str, ...]) -> dict[str, list[str]]:
     return crossed
 
 
-def _carry_out(study: Study, options: dict[str, Any]) -> int:
+def _answer(study: Study, options: dict[str, Any]) -> int:
     from fusionbench import leaderboard
 
-    obtained, well = _obtain(study, options)
+    obtained, ok = _obtain(study, options)
     for board in leaderboard.build(obtained, options["results"]) if obtained else []:
         click.echo(leaderboard.render(board))
         for line in leaderboard.verdicts(board):
             click.echo(line)
-    return 0 if well else 1
+    return 0 if ok else 1
 
 
 def _obtain(study: Study, options: dict[str, Any]) -> tuple[list[Record], bool]:
     """Every record of the study, the missing ones obtained now, and whether all went well."""
     check_writable(options["results"])
-    from fusionbench import study as studies
+    from fusionbench import jobs
+    from fusionbench.study import plan_study
 
-    rows = studies.plans(study, options["results"])
-    how = {name: options[name] for name in ("device", "results", "jobs", "cluster", "stack", "no_track")}
-    return work.carry_out(rows, f"{len(rows)} rows", **how)
+    plans = plan_study(study, options["results"])
+    how = {name: options[name] for name in ("device", "jobs", "cluster", "stack")}
+    done = jobs.perform(plans, options["results"], f"{len(plans)} rows", say=say, track=not options["no_track"], **how)
+    return done.records, done.ok
 
 
 @click.command("missing-grid", context_settings={**PASS_ON, "help_option_names": ["-h", "--help"]})
@@ -156,14 +158,14 @@ def missing_grid_command(
     })  # fmt: skip
     spelled = {r: ",".join(f"{m}={r:g}" for m in (modality or judge.shapes)) if r else "" for r in trained}
     obtained: dict[float, list[Record]] = {}
-    well = True
+    ok = True
     for rate, missing in spelled.items():
         obtained[rate], fine = _obtain(replace(base, train={**base.train, "missing": missing}), options)
-        well = well and fine
+        ok = ok and fine
     for row in dict.fromkeys(map(_name, obtained[trained[0]])):
         rows = {rate: [r for r in found if _name(r) == row] for rate, found in obtained.items()}
         click.echo(_grid(row, benchmark, rows, tested, modality or tuple(judge.shapes)))
-    return 0 if well else 1
+    return 0 if ok else 1
 
 
 def _name(item: Record) -> str:

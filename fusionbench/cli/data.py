@@ -91,10 +91,10 @@ def encode_data(ctx: click.Context, benchmark: str, skip_bad: bool) -> int:
 
 def encode(setup: Setup) -> None:
     """Loads the data, its raw media through their frozen backbones; a bar and an estimate on a terminal."""
-    from fusionbench.cli.work import duration
+    from fusionbench.jobs.progress import duration
 
     shown = False
-    for event in setup.encode():
+    for event in setup.dataset.encode():
         if sys.stderr.isatty():
             done = round(30 * event.done / max(1, event.total))
             left = "" if event.left is None else f", {duration(event.left)} left"

@@ -6,16 +6,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from fusionbench.cli import work
 from fusionbench.cli.flags import Given, dotted, numbers
 from fusionbench.errors import UsageError
-
-if TYPE_CHECKING:
-    pass
 
 PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
@@ -65,31 +62,42 @@ def run(
 ) -> int:
     """Does what is missing, prints the benchmark's table; the exit status."""
     asked = {"seeds": numbers(seeds, "seeds"), "folds": numbers(folds, "folds")}
-    from fusionbench import harness
-    from fusionbench import study as studies
+    from fusionbench import jobs, study
     from fusionbench.cli.data import encode
+
+    def begin(setup: Any) -> None:
+        check_writable(results)
+        encode(setup)
 
     if skip_bad:
         given.hparams.setdefault("benchmark", {})["skip_bad"] = "true"
-    if preset:
-        settings = given.hparams.setdefault("fuser", {})
-        given.hparams["fuser"] = {**preset_of(fuser, preset), **settings}
-    setup = harness.setup(benchmark, fuser, given.backbones, given.hparams, quick)
-    check_writable(results)
-    if quick:
-        asked = {name: chosen or [0] for name, chosen in asked.items()}
-    encode(setup)
-    conditions = [*setup.benchmark.corruptions, *corruption]
-    rows = studies.rows_of(setup, conditions, results, asked["folds"], asked["seeds"], tuned, own=True)
+    plans = study.plan_run(
+        fuser,
+        benchmark,
+        results=results,
+        backbones=given.backbones,
+        given=given.hparams,
+        preset=preset,
+        corruption=corruption,
+        quick=quick,
+        tuned=tuned,
+        begin=begin,
+        **asked,
+    )
+    setup = plans[0].setup
     title = f"{' '.join([setup.names['fuser'], *setup.changes])} on {setup.benchmark_name}"
-    _, well = work.carry_out(rows, title, results=results, **how)
+    done = jobs.perform(plans, results, title, say=say, track=not how.pop("no_track"), **how)
     from fusionbench import leaderboard
     from fusionbench.records import store
 
     found = list(store.load(results, setup.benchmark_name))
     for board in leaderboard.build(found, results) if found else []:  # none if every run there has ever been broke off
         click.echo(leaderboard.render(board))
-    return 0 if well else 1
+    return 0 if done.ok else 1
+
+
+def say(text: str) -> None:
+    click.echo(text, err=True)
 
 
 @contextmanager
@@ -118,16 +126,6 @@ def check_writable(results: Path) -> None:
         raise UsageError(
             f"the results folder {results} cannot be written: {error.strerror}; try --results DIR"
         ) from None
-
-
-def preset_of(fuser: str, preset: str) -> dict[str, Any]:
-    from fusionbench import registry
-    from fusionbench.errors import unknown
-
-    presets = registry.load("fusers", fuser).presets
-    if preset not in presets:
-        raise unknown(f"preset of {registry.plugin_name(fuser)}", preset, presets)
-    return dict(presets[preset])
 
 
 def _flag_help(fuser: str, benchmark: str, given: Given) -> str:

@@ -10,7 +10,6 @@ import click
 from fusionbench.cli.compare import split
 from fusionbench.cli.flags import numbers
 from fusionbench.cli.run import PASS_ON, bar, check_writable
-from fusionbench.cli.work import duration
 from fusionbench.errors import UsageError
 
 
@@ -69,6 +68,8 @@ def tune_command(
 
 
 def _tell(title: str, tuned: Any) -> None:
+    from fusionbench.jobs.progress import duration
+
     for fold, chosen in tuned.folds.items():
         found = " ".join(f"{p}.{n}={v}" for p, values in chosen.settings.items() for n, v in values.items())
         click.echo(

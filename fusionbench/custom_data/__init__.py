@@ -57,8 +57,6 @@ class OwnData(Benchmark):
     """
 
     origin: ClassVar[Path]
-    notes: ClassVar[Sequence[str]]
-    classes: ClassVar[Sequence[str]]
     _data: ClassVar[Batch]
     _fold: ClassVar[Sequence[int] | None]
     _side: ClassVar[Sequence[int] | None]

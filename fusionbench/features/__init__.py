@@ -119,7 +119,7 @@ def prepare(
     streams, backbones = dict(data.streams), dict(chosen)
     encoders, digests = dict[str, Encoder](), dict[str, str]()
     for m, (maker, settings) in chosen.items():
-        if not getattr(maker, "frozen", False):
+        if not maker.frozen:
             continue
         encoders[m] = Encoder(m, data.streams[m], data.ids, benchmark.rates.get(m), maker, settings, device)
         features = yield from encode(encoders[m])
@@ -203,9 +203,7 @@ class Encoder:
         stream: Stream = self.source[torch.as_tensor(rows)]
         if not torch.isfinite(stream.x).all():
             raise UsageError(f"the media of {self.modality} give NaN or infinity at a step that is called real")
-        admit = getattr(self.model, "admit", None)
-        if admit is not None:
-            admit(stream, self.rate)
+        self.model.admit(stream, self.rate)
         if damage is not None:
             stream = damage.apply(stream, [self.ids[i] for i in rows], self.modality)
         return stream
@@ -213,7 +211,7 @@ class Encoder:
     def encode(self, stream: Stream) -> Stream:
         """(B, T, *step) -> (B, T', dim) on the CPU; masked steps are skipped where each stands for itself."""
         with torch.no_grad():
-            if not getattr(self.model, "stepwise", False):
+            if not self.model.stepwise:
                 return self.model(stream.to(self.device)).to("cpu")
             real = stream.mask.flatten().nonzero().squeeze(1)
             x = torch.zeros(stream.mask.numel(), self.model.dim)

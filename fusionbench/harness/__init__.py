@@ -1,23 +1,24 @@
 """From a setup to records: build, train, select on validation, damage, evaluate, save."""
 
-from fusionbench.harness.evaluate import CHANCE, CLEAN
-from fusionbench.harness.execute import Plan, estimate, execute, pick, plan
+from fusionbench.harness.evaluate import CHANCE, CLEAN, parse
+from fusionbench.harness.execute import blank, estimate, execute, pick
 from fusionbench.harness.reproduce import is_reproduced, reproduce, submit
-from fusionbench.harness.setup import Setup, member_of, setup, splits_of
+from fusionbench.harness.setup import Dataset, Setup, member_of, setup, splits_of
 
 __all__ = [
     "CHANCE",
     "CLEAN",
-    "Plan",
+    "Dataset",
     "Setup",
+    "blank",
     "estimate",
     "execute",
     "is_reproduced",
     "member_of",
+    "parse",
     "pick",
-    "plan",
     "reproduce",
     "setup",
     "splits_of",
     "submit",
-]  # fmt: skip
+]

@@ -6,7 +6,7 @@ import math
 import platform
 import time
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,62 +19,38 @@ from fusionbench.api import PROTOCOL, Batch
 from fusionbench.engine import Progress, Trained
 from fusionbench.errors import UsageError
 from fusionbench.harness import costs
-from fusionbench.harness.evaluate import CLEAN, Case, check_conditions, evaluate, load_model, parse, training_rates
+from fusionbench.harness.evaluate import Case, check_conditions, evaluate, load_model, parse, training_rates
 from fusionbench.harness.setup import Setup, member_of, splits_of
 from fusionbench.records import Record, Run, merge, store
 
 AT_ONCE = 16  # runs that are evaluated together at most: each holds its test samples
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is to do: runs whose records stand, runs that lack conditions only, runs to train."""
-
-    done: list[Record]
-    evaluate: list[Record]
-    train: list[Run]
-
-
-def plan(setup: Setup, runs: Sequence[Run], results: Path, conditions: Sequence[str], own: bool = False) -> Plan:
-    """Compares what is asked for with what is on disk. A record counts only if all of its identity matches.
-
-    With `own`, what others have published does not count.
-    """
-    wanted = {name for name, *_ in parse(setup, conditions)} | {CLEAN}
-    found = Plan([], [], [])
-    for run in runs:
-        old = store.find(results, run, own)
-        fresh = _blank(setup, run)
-        if old is None or old.status != "done" or not old.same_identity(fresh):
-            found.train.append(run)
-        elif wanted <= set(old.scores):
-            found.done.append(old)
-        elif store.path_of(results, run).with_suffix(".safetensors").is_file():
-            found.evaluate.append(old)
-        else:
-            found.train.append(run)
-    return found
-
-
 def execute(
     setup: Setup,
-    todo: Plan,
+    train: Sequence[Run],
     results: Path,
     *,
+    again: Sequence[Record] = (),
     conditions: Sequence[str],
     device: str = "auto",
     stacked: int | None = None,
 ) -> Generator[Progress | Record, None, None]:
-    """Trains and evaluates what the plan says; yields progress, and each record when it is on disk."""
+    """Trains runs, and evaluates others on what they lack; yields progress, and each record when it is on disk.
+
+    Args:
+        again: records whose weights are on disk, to be evaluated on those conditions that they do not have.
+        stacked: members a program; None: as many as pay.
+    """
     where = pick(device)
     data = setup.data.to(where)
-    for old in todo.evaluate:
+    for old in again:
         yield _evaluate_again(setup, old, data, results, conditions)
-    if not todo.train:
+    if not train:
         return
-    check_conditions(setup, todo.train[0], data, conditions)
+    check_conditions(setup, train[0], data, conditions)
     members, owners = [], []
-    for number, run in enumerate(todo.train):
+    for number, run in enumerate(train):
         splits = splits_of(setup, data, run.fold)
         for lr in setup.recipe.lr:
             members.append(member_of(setup.recipe, run, splits, lr))
@@ -89,7 +65,7 @@ def execute(
             finished.setdefault(number, []).append(event)
             if len(finished[number]) == len(setup.recipe.lr):
                 candidates = sorted(finished.pop(number), key=lambda t: t.member)
-                ready.append((todo.train[number], {members[t.member].lr: t for t in candidates}))
+                ready.append((train[number], {members[t.member].lr: t for t in candidates}))
         # Members of one program finish at one time; one that was alone is not kept waiting for another's training.
         if ready and (isinstance(event, Progress) or not event.stacked or len(ready) == AT_ONCE):
             yield from _finish(setup, ready, data, results, conditions, spent)
@@ -99,16 +75,14 @@ def execute(
     yield from _finish(setup, ready, data, results, conditions, spent)
 
 
-def estimate(setup: Setup, todo: Plan, conditions: Sequence[str], device: str = "auto") -> float:
-    """Seconds that the plan will take at most, from a few steps of one member."""
-    if not todo.train:
-        return 0.5 * len(todo.evaluate)
+def estimate(setup: Setup, train: Sequence[Run], conditions: Sequence[str], device: str, stacked: int) -> float:
+    """Seconds that training and evaluating these runs may take, from a few steps of one member."""
     where = pick(device)
     data = setup.data.to(where)
-    run = todo.train[0]
+    run = train[0]
     splits = splits_of(setup, data, run.fold)
     members = [member_of(setup.recipe, run, splits, lr) for lr in setup.recipe.lr]
-    together = min(engine.company(setup.trained, members, data, setup.recipe, where), len(members))
+    together = min(stacked, len(members))
     program = engine.program(setup.trained, members[:together], data, replace(setup.recipe, steps=6), where)
     for step in range(6):
         if step == 2:
@@ -122,7 +96,7 @@ def estimate(setup: Setup, todo: Plan, conditions: Sequence[str], device: str = 
     validations = math.ceil(recipe.steps / recipe.interval) * len(members) * len(splits.val)
     evaluations = (len(parse(setup, conditions)) + 1) * len(splits.test)
     a_run = recipe.steps * a_step + (validations + 1.5 * evaluations) * a_sample
-    return a_run * len(todo.train)
+    return a_run * len(train)
 
 
 def pick(device: str) -> torch.device:
@@ -143,7 +117,7 @@ def pick(device: str) -> torch.device:
     return chosen
 
 
-def _blank(setup: Setup, run: Run) -> Record:
+def blank(setup: Setup, run: Run) -> Record:
     """The record's identity, nothing obtained yet."""
     return Record(run, "failed", setup.code, setup.digest, PROTOCOL, list(setup.benchmark.task.metrics))
 
@@ -157,7 +131,7 @@ def _finish(
     for run, trained in ready:
         sound = {lr: t for lr, t in trained.items() if t.error is None}
         fresh = replace(
-            _blank(setup, run),
+            blank(setup, run),
             history={f"{lr:g}": t.history for lr, t in trained.items()},
             seconds={"train": sum(t.seconds for t in trained.values())},
             changes=setup.changes,
@@ -199,7 +173,7 @@ def _finish(
                 "train": len(splits.train),
                 "val": len(splits.val),
                 "test": len(splits.test),
-                "skipped": len(getattr(setup.benchmark, "skipped", ())),
+                "skipped": len(setup.benchmark.skipped),
             },
             how=best.how,
         )

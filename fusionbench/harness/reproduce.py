@@ -11,7 +11,7 @@ import numpy as np
 from fusionbench import engine, stats
 from fusionbench.errors import UsageError
 from fusionbench.harness.evaluate import CLEAN, load_model
-from fusionbench.harness.execute import execute, plan
+from fusionbench.harness.execute import execute
 from fusionbench.harness.setup import Setup, setup
 from fusionbench.records import Predictions, Record, store
 from fusionbench.records.compare import spell
@@ -32,8 +32,8 @@ def reproduce(
         given["benchmark"] = {**given["benchmark"], "root": root}
     fresh = setup(benchmark or old.run.benchmark, fuser or old.run.fuser, old.run.backbones, given)
     with tempfile.TemporaryDirectory() as folder:
-        todo = plan(fresh, [fresh.run(old.run.fold, old.run.seed)], Path(folder), [])
-        events = execute(fresh, todo, Path(folder), conditions=[], device=device)
+        run = fresh.run(old.run.fold, old.run.seed)
+        events = execute(fresh, [run], Path(folder), conditions=[], device=device)
         (new,) = [event for event in events if isinstance(event, Record)]
     return new
 
@@ -44,16 +44,13 @@ def submit(setup: Setup, old: Record, results: Path, out: Path) -> None:
     Raises:
         UsageError: the benchmark has no submission format, or the run's weights are not on disk.
     """
-    write = getattr(setup.benchmark, "submission", None)
-    if write is None:
-        raise UsageError(f"{setup.benchmark_name} has no official test list to answer")
     weights = store.weights(results, old.run)
     if weights is None:
         raise UsageError(f"the weights of run {old.run.id} are not on disk: run it again first")
     data = setup.data
     index = np.flatnonzero(~data.y_mask.any(1).numpy())
     answers = engine.predict(load_model(setup, old.run, weights, data.y.device), data[index])
-    write([data.ids[int(i)] for i in index], answers, out)
+    setup.benchmark.submission([data.ids[int(i)] for i in index], answers, out)
 
 
 def is_reproduced(old: Record, new: Record, answers: Predictions | None) -> tuple[bool, str]:

@@ -23,12 +23,63 @@ from fusionbench.records import Run, plain
 QUICK = {"steps": 30, "interval": 15, "lr": (1e-3,)}
 
 
+class Dataset:
+    """A benchmark's samples as the trainer meets them: loaded, checked, encoded and hashed once, for many setups."""
+
+    def __init__(
+        self, name: str, benchmark: Benchmark, encoders: Mapping[str, Any], prepared: features.Prepared | None = None
+    ) -> None:
+        self.name, self.benchmark, self.encoders, self._prepared = name, benchmark, encoders, prepared
+
+    def encode(self) -> Generator[features.Encoding, None, None]:
+        """Loads and checks the samples, raw media through their frozen backbones; yields progress."""
+        if self._prepared is None:
+            self._prepared = yield from features.prepare(self.benchmark, self._load(), self.encoders)
+
+    @property
+    def prepared(self) -> features.Prepared:
+        """The samples, and how their raw media were encoded."""
+        features.finish(self.encode())
+        assert self._prepared is not None
+        return self._prepared
+
+    def _load(self) -> Batch:
+        data = self.benchmark.load()
+        for reason in self.benchmark.skipped:
+            warnings.warn(f"left out: {reason}", stacklevel=2)
+        for m, stream in data.streams.items():
+            if isinstance(stream, Stream) and not torch.isfinite(stream.x).all():
+                sample = int((~torch.isfinite(stream.x)).flatten(1).any(1).nonzero()[0])
+                raise UsageError(
+                    f"{self.name}: {m} of sample {data.ids[sample]} has NaN or infinity at a step that its mask calls "
+                    f"real: mask it or mend the data"
+                )
+        return data
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the samples, masks, labels and names."""
+        digest, data = hashlib.sha256(), self.prepared.data
+        for m, stream in sorted(data.streams.items()):
+            encoded = self.prepared.digests.get(m)
+            parts = (
+                (encoded,) if encoded else (stream.x, stream.mask) if isinstance(stream, Stream) else (stream.digest,)
+            )
+            for part in (m, *parts):
+                digest.update(part.encode() if isinstance(part, str) else part.numpy().tobytes())
+        for tensor in (data.y, data.y_mask):
+            digest.update(tensor.numpy().tobytes())
+        digest.update("\n".join([*data.ids, *data.groups]).encode())
+        return digest.hexdigest()[:16]
+
+
 @dataclass(frozen=True, eq=False)
 class Setup:
     """Everything about a table row but fold and seed, loaded and checked."""
 
     benchmark_name: str
     benchmark: Benchmark
+    dataset: Dataset
     blueprint: Blueprint
     recipe: Recipe
     names: Mapping[str, str]  # part (fuser, backbone.<modality>) -> plugin name
@@ -38,55 +89,22 @@ class Setup:
     tuned: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)  # of `setup`: another process builds the same from them
 
-    def encode(self) -> Generator[features.Encoding, None, None]:
-        """Loads and checks the dataset, its raw media through their frozen backbones; yields progress."""
-        if "prepared" not in self.__dict__:
-            self.__dict__["prepared"] = yield from features.prepare(
-                self.benchmark, self._load(), self.blueprint.backbones
-            )
-
-    @cached_property
+    @property
     def prepared(self) -> features.Prepared:
-        """The dataset as the trainer meets it, and how its raw media were encoded."""
-        return features.finish(features.prepare(self.benchmark, self._load(), self.blueprint.backbones))
+        return self.dataset.prepared
 
     @property
     def data(self) -> Batch:
         return self.prepared.data
 
+    @property
+    def digest(self) -> str:
+        return self.dataset.digest
+
     @cached_property
     def trained(self) -> Blueprint:
         """The blueprint of what is trained: encoded modalities come as vectors."""
         return replace(self.blueprint, shapes=self.prepared.shapes, backbones=self.prepared.backbones)
-
-    def _load(self) -> Batch:
-        data = self.benchmark.load()
-        for reason in getattr(self.benchmark, "skipped", ()):
-            warnings.warn(f"left out: {reason}", stacklevel=2)
-        for m, stream in data.streams.items():
-            if isinstance(stream, Stream) and not torch.isfinite(stream.x).all():
-                sample = int((~torch.isfinite(stream.x)).flatten(1).any(1).nonzero()[0])
-                raise UsageError(
-                    f"{self.benchmark_name}: {m} of sample {data.ids[sample]} has NaN or infinity at a step that its "
-                    f"mask calls real: mask it or mend the data"
-                )
-        return data
-
-    @cached_property
-    def digest(self) -> str:
-        """Hash of the dataset: samples, masks, labels, names."""
-        digest = hashlib.sha256()
-        for m, stream in sorted(self.data.streams.items()):
-            encoded = self.prepared.digests.get(m)
-            parts = (
-                (encoded,) if encoded else (stream.x, stream.mask) if isinstance(stream, Stream) else (stream.digest,)
-            )
-            for part in (m, *parts):
-                digest.update(part.encode() if isinstance(part, str) else part.numpy().tobytes())
-        for tensor in (self.data.y, self.data.y_mask):
-            digest.update(tensor.numpy().tobytes())
-        digest.update("\n".join([*self.data.ids, *self.data.groups]).encode())
-        return digest.hexdigest()[:16]
 
     @property
     def marks(self) -> list[str]:
@@ -124,6 +142,7 @@ def setup(
     given: Mapping[str, Mapping[str, Any]] | None = None,
     quick: bool = False,
     tuned: str = "",
+    datasets: dict[str, Dataset] | None = None,
 ) -> Setup:
     """Loads the plugins and fills in every hyper-parameter.
 
@@ -131,11 +150,13 @@ def setup(
         backbones: modality -> backbone, where not the benchmark's default.
         given: part (benchmark, train, fuser, backbone.<modality>) -> hyper-parameter -> value.
         tuned: the search that `given` comes from, for records and tables.
+        datasets: those of setups made before; one of the same benchmark, settings and encoders is shared, a new one
+            is added.
 
     Raises:
         UsageError: a plugin, modality, part or hyper-parameter is unknown, or a value is of the wrong type.
     """
-    arguments = {
+    arguments: dict[str, Any] = {
         "benchmark": benchmark, "fuser": fuser, "backbones": backbones, "given": given, "quick": quick, "tuned": tuned,
     }  # fmt: skip
     given, backbones = dict(given or {}), dict(backbones or {})
@@ -190,7 +211,15 @@ def setup(
     if tuned:
         changes = [f"tuned={tuned}"]
     blueprint = Blueprint(protocol.task, protocol.shapes, method, settings["fuser"], chosen)
-    return Setup(benchmark_name, protocol, blueprint, recipe, names, settings, code, changes, tuned, arguments)
+    # Setups of one benchmark and the same backbones share one copy of its data.
+    parts = [part for part in settings if part not in ("fuser", "train")]
+    told = arguments["given"] or {}  # where the data lie is no setting
+    key = repr([[benchmark_name, p, names.get(p), code[p], settings[p], told.get(p)] for p in parts])
+    known = {} if datasets is None else datasets
+    dataset = known.setdefault(key, Dataset(benchmark_name, protocol, chosen))
+    return Setup(
+        benchmark_name, dataset.benchmark, dataset, blueprint, recipe, names, settings, code, changes, tuned, arguments
+    )
 
 
 def _content(name: str, value: Any) -> Any:

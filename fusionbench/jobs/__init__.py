@@ -1,130 +1,179 @@
-"""One queue of cells, carried out here, by processes of this machine, or by the workers of a Dask cluster.
+"""One list of jobs, done here, by processes of this machine, or by the workers of a Dask cluster.
 
-A cell is a few runs of one table row, as plain data: whoever takes it builds the setup again from its arguments, does
-what is not on disk yet and writes the records itself. So a cell can be given to another worker at any time.
-
-Runs that form one program of the engine stay in one cell, whatever the number of workers: on the CPU a run has the same
-company under any `jobs`. On CUDA, where a program takes all that memory holds, a row is cut so that every worker has
-work; its numbers then agree with those of one process as stacked members do, up to rounding.
+A job is a few runs of one table row, as plain data: whoever takes it builds the setup again from its arguments, does
+what it carries and writes the records itself. So a job can be given to another worker at any time.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 import tempfile
-import warnings
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from fusionbench import harness
-from fusionbench.engine import Progress
-from fusionbench.harness import Setup
+from fusionbench import harness, tracking
+from fusionbench.errors import UsageError
 from fusionbench.jobs.cluster import on_cluster
-from fusionbench.jobs.local import DEATHS, do, killer, work, work_here
-from fusionbench.jobs.plan import Cell, Failure, Outcome, Row, Running, cells, cut
-from fusionbench.jobs.progress import watch
+from fusionbench.jobs.local import in_process, in_processes, work
+from fusionbench.jobs.plan import Failure, Job, Outcome, Plan, Running, cut, plan_runs, sized
+from fusionbench.jobs.progress import duration, watch
 from fusionbench.records import Record
 
-__all__ = ["Cell", "Failure", "Outcome", "Running", "cells", "execute", "watch", "work"]
+__all__ = [
+    "Failure",
+    "Job",
+    "Outcome",
+    "Performed",
+    "Plan",
+    "Running",
+    "execute",
+    "perform",
+    "plan_runs",
+    "sized",
+    "watch",
+    "work",
+]
+
+#: An estimate from which on several processes pay for their start.
+WORTH_PROCESSES = 40.0  # seconds
 
 
-def execute(
-    rows: Iterable[Row],
+@dataclass(frozen=True)
+class Performed:
+    """What came of plans: every record asked for, those obtained now among them, and what broke."""
+
+    records: list[Record]
+    fresh: list[Record] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Did everything end well?"""
+        return not self.failures and all(record.status == "done" for record in self.fresh)
+
+
+def _silent(text: str) -> None:
+    pass
+
+
+def perform(
+    plans: Sequence[Plan],
     results: Path,
+    title: str,
     *,
     device: str = "auto",
-    stacked: int | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
     cluster: str | None = None,
-) -> Iterator[Record | Failure | Running]:
-    """Does what the plans say; yields each record or failure when its cell is finished, and what is under way.
+    stack: int | None = None,
+    track: bool = True,
+    say: Callable[[str], None] = _silent,
+) -> Performed:
+    """Does what the plans say and mirrors it to MLflow: what `run` and `compare` do, as commands and in Python.
 
     Args:
-        jobs: processes on this machine, each with its share of the cores, in turn on its GPUs; 1: no other process.
-        cluster: `dask://host:port`, or `dask+tls://host:port`; its workers see `results` under the same path.
+        title: what the lines of `say` and of the progress begin with.
+        jobs: processes on this machine; None: one a core for long work on a CPU, else none but this.
+        cluster, stack: as in `execute`.
+        say: takes an estimate, the end, and what failed, a line each.
 
     Raises:
         UsageError: the device is not there, or the cluster cannot be used.
     """
-    rows = [row for row in rows if row[2].train or row[2].evaluate]
-    if not rows:
+    ready = [item for plan in plans for item in plan.done]
+    plans = [plan for plan in plans if plan.todo]
+    if not plans:
+        say(f"{title}: all {len(ready)} runs are on disk")
+        return Performed(ready)
+    where = harness.pick(device)
+    train, evaluate = (sum(len(getattr(plan, part)) for plan in plans) for part in ("train", "evaluate"))
+    todo = f"{train} runs to train" + (f", {evaluate} to evaluate" if evaluate else "")
+    if cluster is None:
+        plans = [sized(plan, where, stack) for plan in plans]
+        seconds = sum(_estimate(plan, device) for plan in plans)
+        jobs = _processes(seconds, train + evaluate, where) if jobs is None else jobs
+        todo += f"; estimate: {duration(seconds / jobs)}" + (f" in {jobs} processes" if jobs > 1 else "")
+    say(f"{title}: {len(ready)} runs on disk, {todo}")
+    began = time.perf_counter()
+    fresh: list[Record] = []
+    failures: list[Failure] = []
+    events = execute(plans, results, device=device, jobs=jobs or 1, cluster=cluster, stack=stack)
+    for event in watch(events, train + evaluate, title):
+        if isinstance(event, Failure):
+            failures.append(event)
+        else:
+            fresh.append(event)
+    say(f"{title}: {len(fresh)} runs in {duration(time.perf_counter() - began)}")
+    if fresh and track:
+        tracking.sync(ready + fresh, results)  # with what an interrupted command has left behind
+    for item in fresh:
+        if item.status != "done":
+            say(f"failed: {item.run.fuser} fold {item.run.fold} seed {item.run.seed}: {item.error}")
+    return Performed(ready + fresh, fresh, failures)
+
+
+def execute(
+    plans: Iterable[Plan],
+    results: Path,
+    *,
+    device: str = "auto",
+    jobs: int = 1,
+    cluster: str | None = None,
+    stack: int | None = None,
+) -> Iterator[Record | Failure | Running]:
+    """Does what the plans say; yields each record or failure when its job is finished, and what is under way.
+
+    Args:
+        jobs: processes on this machine, each with its share of the cores, in turn on its GPUs; 1: no other process.
+        cluster: `dask://host:port`, or `dask+tls://host:port`; its workers see `results` under the same path.
+        stack: members a program; None: as the plans say, or as many as pay.
+
+    Raises:
+        UsageError: the device is not there, or the cluster cannot be used.
+    """
+    plans = [plan for plan in plans if plan.todo]
+    if not plans:
         return
     if cluster is not None:
-        yield from on_cluster(rows, results, cluster, device, stacked)
+        yield from on_cluster(plans, results, cluster, device, stack)
         return
     where = harness.pick(device)
+    plans = [plan if plan.stack else sized(plan, where, stack) for plan in plans]
     if jobs == 1:
-        for cell, setup in cut(rows, results, 1, where, device, stacked):
-            yield from _in_process(cell, setup)
+        for job, setup in cut(plans, results, 1, where, device=device):
+            yield from in_process(job, setup)
         return
     folder = tempfile.mkdtemp(prefix="fusionbench-")
     try:
         import joblib
 
         threads = max(1, min(torch.get_num_threads(), joblib.cpu_count() // jobs))
-        queue = [c for c, _ in cut(rows, results, jobs, where, device, stacked, folder, threads)]
-        yield from _in_processes(queue, jobs, threads)
+        pairs = cut(plans, results, jobs, where, device=device, folder=folder, threads=threads)
+        yield from in_processes([job for job, _ in pairs], jobs, threads)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _in_process(cell: Cell, setup: Setup) -> Iterator[Record | Failure | Running]:
-    finished = 0
-    yield Running(1)
-    for event in do(cell, lambda: setup):
-        if isinstance(event, Progress):
-            yield Running(1, max(0.0, event.done / event.total * len(cell.runs) - finished))
-        else:
-            finished += 1
-            yield event
-            yield Running(1)
+def _estimate(plan: Plan, device: str) -> float:
+    """Seconds of one plan; 0 for a method that breaks, which is told when it is run, and the others go on."""
+    seconds = 0.5 * len(plan.evaluate)
+    if not plan.train:
+        return seconds
+    try:
+        return seconds + harness.estimate(plan.setup, plan.train, plan.conditions, device, plan.stack or 1)
+    except UsageError:
+        raise
+    except Exception:  # a method may raise anything at all
+        return seconds
 
 
-def _in_processes(queue: Sequence[Cell], jobs: int, threads: int) -> Iterator[Record | Failure | Running]:
-    """Through joblib's process pool, which breaks when a worker is killed: what was lost is queued again.
-
-    Nobody knows whose cell killed the pool, so one that was lost twice in company waits until it can be alone.
-    """
+def _processes(seconds: float, runs: int, where: torch.device) -> int:
+    """One process a core for long work on the CPU: small steps scale over processes, hardly over threads."""
     import joblib
-    from joblib.externals.loky.process_executor import BrokenProcessPool
 
-    warnings.filterwarnings("ignore", "A worker stopped while some jobs")  # its memory had grown: it was replaced
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads starve one another on shared cores
-    open_, lost = {cell.key: cell for cell in queue}, Counter[str]()
-    while open_:
-        safe = [cell for key, cell in open_.items() if lost[key] < DEATHS - 1]
-        batch = safe or list(open_.values())[:1]
-        handed: set[str] = set()
-
-        def hand(batch: list[Cell] = batch, handed: set[str] = handed) -> Iterator[Any]:
-            for cell in batch:
-                handed.add(cell.key)
-                yield joblib.delayed(work_here)(cell)
-
-        def running(handed: set[str] = handed) -> Running:
-            return Running(min(jobs, len(handed & open_.keys())))
-
-        with joblib.parallel_config("loky", inner_max_num_threads=threads):
-            pool = joblib.Parallel(
-                jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs", max_nbytes=None
-            )
-        try:
-            outcomes = pool(hand())
-            yield running()
-            for outcome in outcomes:
-                del open_[outcome.key]
-                yield from outcome.told()
-                yield running()
-        except BrokenProcessPool as error:
-            victims = handed & open_.keys()
-            lost.update(victims)
-            for key in victims:
-                if lost[key] >= DEATHS:
-                    yield from killer(open_.pop(key), str(error)).told()
-            print(f"warning: a worker was killed; {len(victims & open_.keys())} jobs go to others", file=sys.stderr)
+    if seconds < WORTH_PROCESSES or where.type != "cpu":
+        return 1
+    return max(1, min(joblib.cpu_count(), runs))

@@ -20,7 +20,7 @@ import torch
 import fusionbench
 from fusionbench.errors import UsageError
 from fusionbench.jobs.local import work_there
-from fusionbench.jobs.plan import Failure, Outcome, Row, Running, cut, package
+from fusionbench.jobs.plan import Failure, Outcome, Plan, Running, cut, package, sized
 from fusionbench.records import Record
 
 SCHEMES = {"dask": "tcp", "dask+tls": "tls"}
@@ -28,7 +28,7 @@ PATIENCE = 10.0  # seconds for a scheduler to answer and for a first worker to b
 
 
 def on_cluster(
-    rows: Sequence[Row], results: Path, cluster: str, device: str, stacked: int | None
+    plans: Sequence[Plan], results: Path, cluster: str, device: str, stack: int | None
 ) -> Iterator[Record | Failure | Running]:
     """Every record or failure when its cell is finished; a lost worker's cells are done by the others.
 
@@ -56,17 +56,18 @@ def on_cluster(
             where = torch.device("cuda" if gpus and not device.startswith("cpu") else "cpu")
             client.run_on_scheduler(patient)
             workers = len(client.nthreads())
-            pairs = cut(rows, results, workers, where, device, stacked, folder=str(folder), state=package())
-            queue = [cell for cell, _ in pairs]
+            plans = [sized(plan, where, stack) for plan in plans]
+            pairs = cut(plans, results, workers, where, device=device, folder=str(folder), package=package())
+            queue = [job for job, _ in pairs]
             left = len(queue)
             pool = joblib.Parallel(
                 -1, backend=Backend(client=client), return_as="generator_unordered", batch_size=1, pre_dispatch="all"
             )
-            outcomes: Iterator[Outcome] = pool(joblib.delayed(work_there)(cell) for cell in queue)
+            outcomes: Iterator[Outcome] = pool(joblib.delayed(work_there)(job) for job in queue)
             yield Running(min(left, len(client.nthreads())))
             for outcome in outcomes:
                 left -= 1
-                yield from outcome.told()
+                yield from outcome.events
                 yield Running(min(left, len(client.nthreads())))
         except (CancelledError, OSError) as error:
             raise UsageError(

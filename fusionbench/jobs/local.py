@@ -1,16 +1,19 @@
-"""What a worker does with a cell, in whatever process."""
+"""What a worker does with a job, and the processes of this machine as workers."""
 
 from __future__ import annotations
 
 import os
 import platform
 import signal
+import sys
 import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,30 +23,38 @@ import torch
 from fusionbench import harness, registry
 from fusionbench.engine import Progress
 from fusionbench.errors import UsageError
-from fusionbench.harness import Setup
-from fusionbench.jobs.plan import Cell, Failure, Outcome, package
+from fusionbench.harness import Dataset, Setup
+from fusionbench.jobs.plan import Failure, Job, Outcome, Running, package
 from fusionbench.records import Record, Run, store
 
-#: A cell that has taken so many workers with it is reported as failed.
+#: A job that has taken so many workers with it is reported as failed.
 DEATHS = 3
 
 
-def do(cell: Cell, setup: Callable[[], Setup]) -> Iterator[Progress | Record | Failure]:
-    """Every run of the cell comes out once, as a record or as a failure; what is on disk is not done again."""
-    left = {run.id: run for run in cell.runs}
-    results = Path(cell.results)
+def do(job: Job, setup: Callable[[], Setup]) -> Iterator[Progress | Record | Failure]:
+    """Every run of the job comes out once, as a record or as a failure.
+
+    What another process has done since the job was planned is not done again.
+    """
+    left = {run.id: run for run in job.runs}
+    results = Path(job.results)
     try:
-        made = setup()
-        todo = harness.plan(made, cell.runs, results, cell.conditions)
+        plan = job.left(setup())
         work = harness.execute(
-            made, todo, results, conditions=cell.conditions, device=cell.device, stacked=cell.stacked
+            plan.setup,
+            plan.train,
+            results,
+            again=plan.evaluate,
+            conditions=job.conditions,
+            device=job.device,
+            stacked=job.stack,
         )
-        for event in chain(todo.done, work):
+        for event in chain(plan.done, work):
             if isinstance(event, Record):
                 left.pop(event.run.id)
                 _error_file(results, event.run).unlink(missing_ok=True)
             yield event
-    except Exception:  # a plugin may raise anything at all; the other cells go on
+    except (Exception, SystemExit):  # a plugin may raise anything at all; the other jobs go on
         text = traceback.format_exc()
         yield from (_failed(results, run, text) for run in left.values())
 
@@ -62,15 +73,15 @@ def _failed(results: Path, run: Run, text: str) -> Failure:
     return Failure(run, text, str(file))
 
 
-_TURN = threading.Lock()  # initial weights come from torch's one generator: a process does one cell at a time
-_latest: list[Setup] = []
+_TURN = threading.Lock()  # initial weights come from torch's one generator: a process does one job at a time
+_datasets: dict[str, Dataset] = {}  # the one in hand
 
 
-def work(cell: Cell) -> Outcome:
-    """Does the cell in this process; never raises."""
-    outcome = Outcome(cell.key)
+def work(job: Job) -> Outcome:
+    """Does the job in this process; never raises."""
+    outcome = Outcome(job.key)
     with _TURN:
-        for event in do(cell, lambda: _setup(cell)):
+        for event in do(job, lambda: _setup(job)):
             if isinstance(event, Record):
                 outcome.records.append(event)
             elif isinstance(event, Failure):
@@ -78,78 +89,70 @@ def work(cell: Cell) -> Outcome:
     return outcome
 
 
-def work_here(cell: Cell) -> Outcome:
+def work_here(job: Job) -> Outcome:
     """`work` in a process of this machine: its share of the cores, its GPU; only the parent hears an interrupt."""
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        threading.Thread(target=_follow, args=[os.getppid()], daemon=True).start()
-        warnings.filterwarnings("ignore", "left out: ")  # the parent has listed the broken files
-    torch.set_num_threads(cell.threads or 1)
-    if cell.device in ("auto", "cuda") and (gpus := torch.cuda.device_count()) > 1:
-        cell = replace(cell, device=f"cuda:{_slot(Path(cell.folder)) % gpus}")
-    return work(cell)
+    _follow_parent()
+    torch.set_num_threads(job.threads or 1)
+    if job.device in ("auto", "cuda") and (gpus := torch.cuda.device_count()) > 1:
+        job = replace(job, device=f"cuda:{_slot(Path(job.folder)) % gpus}")
+    return work(job)
 
 
-def _follow(parent: int) -> None:
-    """A worker whose parent was killed ends too."""
-    while os.getppid() == parent:
-        time.sleep(2)
-    os._exit(1)
+@cache
+def _follow_parent() -> None:
+    """Once a process: interrupts are the parent's to hear, and a worker whose parent was killed ends too."""
+    parent = os.getppid()
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(2)
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=follow, daemon=True).start()
+    warnings.filterwarnings("ignore", "left out: ")  # the parent has listed the broken files
 
 
-def work_there(cell: Cell) -> Outcome:
-    """`work` in a worker of a cluster; a cell that has killed its workers is not begun again."""
-    begun = Path(cell.folder) / cell.key
+def work_there(job: Job) -> Outcome:
+    """`work` in a worker of a cluster; a job that has killed its workers is not begun again."""
+    begun = Path(job.folder) / job.key
     try:
         with begun.open("a") as file:
             file.write(f"{platform.node()} {os.getpid()}\n")
         workers = begun.read_text().split("\n")[:-1]
     except OSError as error:
         text = f"UsageError: {platform.node()} cannot write to {begun.parent}: {error.strerror}\n"
-        return Outcome(cell.key, [], [_failed(Path(cell.results), run, text) for run in cell.runs])
+        return Outcome(job.key, [], [_failed(Path(job.results), run, text) for run in job.runs])
     if len(workers) > DEATHS:
-        return killer(cell, "the workers (host, process) were " + ", ".join(workers[:DEATHS]))
-    return work(cell)
+        return killer(job, "the workers (host, process) were " + ", ".join(workers[:DEATHS]))
+    return work(job)
 
 
-def killer(cell: Cell, why: str) -> Outcome:
-    """The outcome of a cell that nobody begins again."""
+def killer(job: Job, why: str) -> Outcome:
+    """The outcome of a job that nobody begins again."""
     text = f"{why}\nWorkerDied: {DEATHS} workers in turn were killed while they worked at this (out of memory?)\n"
-    return Outcome(cell.key, [], [_failed(Path(cell.results), run, text) for run in cell.runs])
+    return Outcome(job.key, [], [_failed(Path(job.results), run, text) for run in job.runs])
 
 
-def _setup(cell: Cell) -> Setup:
-    """The cell's setup; the data of the benchmark in hand are kept.
+def _setup(job: Job) -> Setup:
+    """The job's setup; the data of the benchmark in hand are kept.
 
     Raises:
         UsageError: this worker has other code or data than the command.
     """
     # A worker of a cluster outlives an edit of a plugin file given by path.
     registry._load_path.cache_clear()
-    made = harness.setup(**cell.arguments)
-    if _latest and _source(_latest[0]) == _source(made):
-        known = _latest[0]  # its benchmark too: it knows what it left out
-        made = replace(made, benchmark=known.benchmark)
-        made.__dict__.update(prepared=known.prepared, digest=known.digest)
-    _latest[:] = [made]
+    made = harness.setup(**job.arguments, datasets=_datasets)
+    for key in [key for key, dataset in _datasets.items() if dataset is not made.dataset]:
+        del _datasets[key]
     have = {"package": package(), "plugins": made.code, "data": made.digest}
-    for what, wanted in {"package": cell.package, "plugins": cell.code, "data": cell.data}.items():
+    for what, wanted in {"package": job.package, "plugins": job.code, "data": job.data}.items():
         if wanted and have[what] != wanted:
             host = platform.node()
             raise UsageError(
                 f"worker {os.getpid()} on {host} has another state of the {what}: restart it, or copy them"
             )
     return made
-
-
-def _source(setup: Setup) -> list[Any]:
-    """All that a setup's data depend on: the benchmark and, where they encode raw media, the backbones."""
-    parts = [part for part in setup.hparams if part not in ("fuser", "train")]
-    given = setup.arguments["given"] or {}
-    return [
-        setup.benchmark_name,
-        *((p, setup.names.get(p), setup.code[p], setup.hparams[p], given.get(p)) for p in parts),
-    ]
 
 
 _held: list[Any] = []
@@ -169,3 +172,60 @@ def _slot(folder: Path) -> int:
             _held[:] = [number, lock]
             break
     return int(_held[0])
+
+
+def in_process(job: Job, setup: Setup) -> Iterator[Record | Failure | Running]:
+    """Does the job here and now, telling how far it is."""
+    finished = 0
+    yield Running(1)
+    for event in do(job, lambda: setup):
+        if isinstance(event, Progress):
+            yield Running(1, max(0.0, event.done / event.total * len(job.runs) - finished))
+        else:
+            finished += 1
+            yield event
+            yield Running(1)
+
+
+def in_processes(queue: Sequence[Job], jobs: int, threads: int) -> Iterator[Record | Failure | Running]:
+    """Through joblib's process pool, which breaks when a worker is killed: what was lost is queued again.
+
+    Nobody knows whose job killed the pool, so one that was lost twice in company waits until it can be alone.
+    """
+    import joblib
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    warnings.filterwarnings("ignore", "A worker stopped while some jobs")  # its memory had grown: it was replaced
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads starve one another on shared cores
+    open_, lost = {job.key: job for job in queue}, Counter[str]()
+    while open_:
+        safe = [job for key, job in open_.items() if lost[key] < DEATHS - 1]
+        batch = safe or list(open_.values())[:1]
+        handed: set[str] = set()
+
+        def hand(batch: list[Job] = batch, handed: set[str] = handed) -> Iterator[Any]:
+            for job in batch:
+                handed.add(job.key)
+                yield joblib.delayed(work_here)(job)
+
+        def running(handed: set[str] = handed) -> Running:
+            return Running(min(jobs, len(handed & open_.keys())))
+
+        with joblib.parallel_config("loky", inner_max_num_threads=threads):
+            pool = joblib.Parallel(
+                jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs", max_nbytes=None
+            )
+        try:
+            outcomes = pool(hand())
+            yield running()
+            for outcome in outcomes:
+                del open_[outcome.key]
+                yield from outcome.events
+                yield running()
+        except BrokenProcessPool as error:
+            victims = handed & open_.keys()
+            lost.update(victims)
+            for key in victims:
+                if lost[key] >= DEATHS:
+                    yield from killer(open_.pop(key), str(error)).events
+            print(f"warning: a worker was killed; {len(victims & open_.keys())} jobs go to others", file=sys.stderr)

@@ -1,11 +1,11 @@
-"""What there is to do, as plain data: cells, and what comes of them."""
+"""What there is to do: planned once, cut into jobs that carry their runs, as plain data."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from math import ceil, lcm
 from pathlib import Path
@@ -14,21 +14,62 @@ from typing import Any
 import torch
 
 from fusionbench import engine, harness, registry
-from fusionbench.harness import Plan, Setup
-from fusionbench.records import Record, Run
+from fusionbench.harness import CLEAN, Setup
+from fusionbench.records import Record, Run, store
 
-Row = tuple[Setup, Sequence[str], Plan]
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What is asked of one setup: what is done, what lacks conditions only, what is to be trained.
+
+    Attributes:
+        published: do records count that others have published?
+        stack: members a program; None until `sized`, or where only a worker's own GPU can say.
+    """
+
+    setup: Setup
+    conditions: tuple[str, ...]
+    published: bool = True
+    done: list[Record] = field(default_factory=list)
+    evaluate: list[Record] = field(default_factory=list)
+    train: list[Run] = field(default_factory=list)
+    stack: int | None = None
+
+    @property
+    def todo(self) -> int:
+        """How many runs are not done."""
+        return len(self.evaluate) + len(self.train)
+
+
+def plan_runs(
+    setup: Setup, runs: Iterable[Run], results: Path, conditions: Sequence[str], published: bool = True
+) -> Plan:
+    """Compares what is asked for with what is on disk. A record counts only if all of its identity matches."""
+    wanted = {name for name, *_ in harness.parse(setup, conditions)} | {CLEAN}
+    found = Plan(setup, tuple(conditions), published)
+    for run in runs:
+        old = store.find(results, run, own=not published)
+        if old is None or old.status != "done" or not old.same_identity(harness.blank(setup, run)):
+            found.train.append(run)
+        elif wanted <= set(old.scores):
+            found.done.append(old)
+        elif store.path_of(results, run).with_suffix(".safetensors").is_file():
+            found.evaluate.append(old)
+        else:
+            found.train.append(run)
+    return found
 
 
 @dataclass(frozen=True)
-class Cell:
-    """Some runs of one row, as plain data.
+class Job:
+    """Some runs of one plan, to be trained or to be evaluated again, as plain data: any process can take it.
 
     Attributes:
         arguments: of `harness.setup`; plugins given by file as absolute paths.
+        published: as in `Plan`.
         code, data: what the results are to be of; a worker that has anything else refuses.
         package: likewise, of workers on a cluster: `package()`; empty in a process of this machine.
-        stacked: members a program; None: the worker measures.
+        stack: members a program; None: the worker measures.
         threads: of torch in a worker process; None: as the worker was started.
         folder: where processes of this machine take their turns on its GPUs, and cluster workers note what they begin.
     """
@@ -36,12 +77,13 @@ class Cell:
     arguments: Mapping[str, Any]
     runs: tuple[Run, ...]
     conditions: tuple[str, ...]
+    published: bool
     results: str
     code: Mapping[str, str]
     data: str
     package: str
     device: str = "auto"
-    stacked: int | None = None
+    stack: int | None = None
     threads: int | None = None
     folder: str = ""
 
@@ -50,6 +92,10 @@ class Cell:
         """16 hexadecimal digits: the same for the same work."""
         content = [[run.id for run in self.runs], self.conditions, sorted(self.code.items()), self.data, self.package]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+    def left(self, setup: Setup) -> Plan:
+        """The job, less what another process has finished since it was planned, by the rule of its plan."""
+        return plan_runs(setup, self.runs, Path(self.results), self.conditions, self.published)
 
 
 @dataclass(frozen=True)
@@ -76,72 +122,95 @@ class Running:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a cell: a record or a failure for each of its runs."""
+    """What came of a job: a record or a failure for each of its runs."""
 
     key: str
     records: list[Record] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
 
-    def told(self) -> Iterator[Record | Failure]:
+    @property
+    def events(self) -> Iterator[Record | Failure]:
         yield from self.records
         yield from self.failures
 
 
-def cells(
-    rows: Iterable[Row], results: Path, jobs: int = 1, *, device: str = "auto", stacked: int | None = None
-) -> list[Cell]:
-    """What the plans ask for, cut for `jobs` workers of this machine."""
-    return [cell for cell, _ in cut(rows, results, jobs, harness.pick(device), device, stacked)]
+def sized(plan: Plan, where: torch.device, stack: int | None = None) -> Plan:
+    """The plan with its number of members a program, as asked for or as measured on `where`."""
+    if stack or not plan.train:
+        return replace(plan, stack=stack)
+    if where.type == "cuda" and not torch.cuda.is_available():  # the GPUs are those of the cluster
+        return plan
+    setup, run = plan.setup, plan.train[0]
+    data = setup.data.to(where)
+    member = harness.member_of(setup.recipe, run, harness.splits_of(setup, data, run.fold), setup.recipe.lr[0])
+    return replace(plan, stack=engine.company(setup.trained, [member], data, setup.recipe, where))
 
 
 def cut(
-    rows: Iterable[Row], results: Path, jobs: int, where: torch.device, device: str, stacked: int | None,
-    folder: str = "", threads: int | None = None, state: str = "",
-) -> Iterator[tuple[Cell, Setup]]:  # fmt: skip
-    """Cells for `jobs` workers that compute on `where`, with the setups that they are of; never the same work twice."""
-    rows = list(rows)
-    # Two cells a worker at least, where programs may be cut: the last to finish is not waited for long.
-    share = ceil(sum(len(plan.train) + len(plan.evaluate) for *_, plan in rows) / (1 if jobs == 1 else 2 * jobs))
+    plans: Iterable[Plan],
+    results: Path,
+    workers: int,
+    where: torch.device,
+    *,
+    device: str = "auto",
+    folder: str = "",
+    threads: int | None = None,
+    package: str = "",
+) -> Iterator[tuple[Job, Setup]]:
+    """Jobs for so many workers that compute on `where`, with the setups that they are of; never the same work twice.
+
+    Runs that form one program of the engine stay in one job, whatever the number of workers: on the CPU a run is
+    stacked with the same others under any `jobs`. On CUDA, where a program takes all that memory holds, a row is cut
+    so that every worker has work; its numbers then agree with those of one process as stacked members do.
+    """
+    plans = list(plans)
+    # Two jobs a worker at least, where programs may be cut: the last to finish is not waited for long.
+    share = ceil(sum(plan.todo for plan in plans) / (1 if workers == 1 else 2 * workers))
     known: set[str] = set()
-    for setup, conditions, plan in rows:
-        together = stacked or (_together(setup, plan, where, jobs) if plan.train else None)
-        groups = _groups([old.run for old in plan.evaluate], share)
-        groups += _groups(plan.train, _block(setup, together, where, share), even=where.type == "cuda")
-        for runs in groups:
-            cell = Cell(
-                _absolute(setup.arguments), tuple(runs), tuple(conditions), str(results.resolve()), dict(setup.code),
-                setup.digest, state, device, together, threads, folder,
-            )  # fmt: skip
-            if cell.key not in known:
-                known.add(cell.key)
-                yield cell, setup
+    for plan in plans:
+        stack = _share_of_gpu(plan.stack, where, workers)
+        again = _groups([old.run for old in plan.evaluate], share)
+        fresh = _groups(plan.train, _block(plan.setup, stack, where, share), even=where.type == "cuda")
+        for runs in [*again, *fresh]:
+            job = Job(
+                arguments=_absolute(plan.setup.arguments),
+                runs=tuple(runs),
+                conditions=plan.conditions,
+                published=plan.published,
+                results=str(results.resolve()),
+                code=dict(plan.setup.code),
+                data=plan.setup.digest,
+                package=package,
+                device=device,
+                stack=stack,
+                threads=threads,
+                folder=folder,
+            )
+            if job.key not in known:
+                known.add(job.key)
+                yield job, plan.setup
 
 
-def _together(setup: Setup, plan: Plan, where: torch.device, jobs: int) -> int | None:
-    """Members a program; None where only the worker's own GPU can say."""
-    if where.type == "cuda" and not torch.cuda.is_available():  # the GPUs are those of the cluster
-        return None
-    run = plan.train[0]
-    data = setup.data.to(where)
-    splits = harness.splits_of(setup, data, run.fold)
-    member = harness.member_of(setup.recipe, run, splits, setup.recipe.lr[0])
-    gpus = torch.cuda.device_count() if where.type == "cuda" and where.index is None else 1
-    sharing = ceil(jobs / gpus) if where.type == "cuda" else 1  # workers on one GPU divide its memory
-    return max(1, engine.company(setup.trained, [member], data, setup.recipe, where) // sharing)
+def _share_of_gpu(stack: int | None, where: torch.device, workers: int) -> int | None:
+    """Workers on one GPU divide its memory."""
+    if stack is None or where.type != "cuda" or not torch.cuda.is_available():
+        return stack
+    gpus = torch.cuda.device_count() if where.index is None else 1
+    return max(1, stack // ceil(workers / gpus))
 
 
-def _block(setup: Setup, together: int | None, where: torch.device, share: int) -> int:
-    """Runs a cell: whole programs."""
+def _block(setup: Setup, stack: int | None, where: torch.device, share: int) -> int:
+    """Runs a job: whole programs."""
     rates = len(setup.recipe.lr)
     if where.type == "cuda":
-        return share if together is None else min(share, max(1, together // rates))
-    return lcm(together or 1, rates) // rates
+        return share if stack is None else min(share, max(1, stack // rates))
+    return lcm(stack or 1, rates) // rates
 
 
 def _groups(runs: Sequence[Run], block: int, even: bool = False) -> list[Sequence[Run]]:
     if even and runs:
         block = ceil(len(runs) / ceil(len(runs) / block))
-    return [runs[i : i + block] for i in range(0, len(runs), block)] if runs else []
+    return [runs[i : i + block] for i in range(0, len(runs), block)]
 
 
 def _absolute(arguments: Mapping[str, Any]) -> dict[str, Any]:
