@@ -84,6 +84,8 @@ def published(folder: Path) -> dict[str, Record]:
     for number, line in enumerate(lines, 1):
         try:
             record = parse(line)
+            if (record.run.benchmark, record.run.fuser) != (folder.parent.name, folder.name):
+                raise ValueError(f"it is of {record.run.fuser} on {record.run.benchmark}")
             found[record.run.id] = record
         except DAMAGE as error:
             print(f"warning: line {number} of {folder / PUBLISHED} is damaged ({error})", file=sys.stderr)
@@ -180,8 +182,8 @@ def _read(path: Path) -> Record | None:
         return None
     try:
         record = parse(text)
-        if record.run.id != path.stem:
-            raise ValueError("its content is not of the run that its name says")
+        if path != path_of(path.parents[2], record.run):
+            raise ValueError("its content is not of the run that its name and folder say")
         return record
     except DAMAGE as error:
         quarantine(path, error)

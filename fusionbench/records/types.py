@@ -6,12 +6,13 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from fusionbench.errors import UsageError
+from fusionbench.records import typed
 
 FORMAT = 1  # of the JSON file
 #: What parsing a text that somebody has damaged may raise.
@@ -116,23 +117,20 @@ class Predictions:
 
 def parse(text: str) -> Record:
     """The record in a JSON text; what is damaged raises one of `DAMAGE`, a newer format UsageError."""
-    content = json.loads(text)
+    content = json.loads(text, parse_constant=_no_number)
     written = content.pop("format")
     if isinstance(written, int) and written > FORMAT:
         raise UsageError(f"a record of format {written} is of a newer fusionbench, this one knows {FORMAT}: upgrade it")
     if written != FORMAT:
         raise ValueError("unknown format of record")
-    run = Run(**content.pop("run"))
-    known = {f.name: f.default_factory for f in fields(Record)}
-    for name, kind in known.items():
-        if kind in (dict, list) and not isinstance(content.get(name, kind()), kind):
-            raise ValueError(f"{name} is of the wrong type")
-    for scores in content.get("scores", {}).values():
-        if not isinstance(scores, dict) or any(not isinstance(v, int | float | None) for v in scores.values()):
-            raise ValueError("a score is not a number")
-    if not content["metrics"]:
+    found: Record = typed.build(Record, {**content, "run": typed.build(Run, content["run"])})
+    if not found.metrics:
         raise ValueError("it names no metric")
-    return Record(run=run, **{name: value for name, value in content.items() if name in known})
+    return found
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no number")
 
 
 def serialised(record: Record, indent: int | None = None) -> str:

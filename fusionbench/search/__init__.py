@@ -5,9 +5,9 @@ by person: each person validates once a seed, and the score of a trial is the me
 best validation that its training met (the score by which the protocol itself chooses a checkpoint: it flatters every
 trial alike). The engine is handed a dataset without the test samples.
 
-Pruning has two levels. While the inner folds of the first seed train, as one program, Hyperband judges their mean at
-every validation; after each seed a one-sided signed-rank test compares the trial with the best one, inner fold by inner
-fold, over all seeds so far. The defaults are trial 0 and never pruned.
+Pruning has two levels. While the inner folds of the first seed train, as one program, their mean is compared with the
+median of the complete trials at every validation; after each seed a one-sided signed-rank test compares the trial with
+the best one, inner fold by inner fold, over all seeds so far. The defaults are trial 0 and never pruned.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ class _Running:
         curve.append(max([score, *curve[-1:]]))
 
     def report(self, last: int) -> None:
-        """Tells Hyperband the mean of the first seed at every validation that all its members have met."""
+        """Tells the pruner the mean of the first seed at every validation that all its members have met."""
         curves = list(self.curves.items())
         while any(len(c) > self.reported for _, c in curves) and all(
             len(c) > self.reported or (m in self.left and c) for m, c in curves

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ import fusionbench
 from fusionbench.api import PROTOCOL
 from fusionbench.errors import UsageError
 from fusionbench.harness import Setup
-from fusionbench.records import store
+from fusionbench.records import store, typed
 from fusionbench.search.space import Axis, distribution, flat, settings, text
 from fusionbench.search.study import changes, finished, is_default, quiet_optuna
 
@@ -51,7 +52,11 @@ class Trial:
 
 @dataclass(frozen=True)
 class Chosen:
-    """What came of one outer fold: the settings that won, their mean validation score, and the cost."""
+    """What came of one outer fold: the settings that won, their mean validation score, and the cost.
+
+    Attributes:
+        trial: its place among those that count, from 0: the defaults first.
+    """
 
     settings: Mapping[str, Mapping[str, Any]]
     score: float
@@ -136,9 +141,26 @@ def budget(results: Path, setup: Setup) -> Mapping[str, int]:
 
 
 def load_trials(results: Path, benchmark: str, fuser: str) -> list[dict[str, str]]:
-    """The rows of `trials.csv`, empty if there are none."""
+    """The rows of `trials.csv`, empty if there are none; a damaged one is named on standard error and left out."""
     path = results / benchmark / fuser / "trials.csv"
-    return list(csv.DictReader(io.StringIO(path.read_text()))) if path.is_file() else []
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
+        print(f"warning: {path} cannot be read ({error})", file=sys.stderr)
+        return []
+    rows = []
+    for number, row in enumerate(csv.DictReader(io.StringIO(text)), 2):
+        try:
+            int(row["fold"]), int(row["number"]), float(row["score"] or 0)
+            if None in row or None in row.values():
+                raise ValueError("too many or too few columns")
+        except (KeyError, ValueError, TypeError) as error:
+            print(f"warning: line {number} of {path} is damaged ({error})", file=sys.stderr)
+            continue
+        rows.append(row)
+    return rows
 
 
 def restored(results: Path, benchmark: str, fuser: str) -> dict[int, Any]:
@@ -195,13 +217,14 @@ def write(results: Path, tuned: Tuned, fold: int, study: Any, axes: Mapping[str,
     if not complete:
         why = next((t.user_attrs.get("error") for t in counted), "all were pruned")
         raise UsageError(f"no trial of fold {fold} could be trained: {why}")
-    best = max(complete, key=lambda t: (t.value, -t.number))
+    # Equal scores: the defaults, else by the settings themselves, which do not depend on who was killed when.
+    best = max(complete, key=lambda t: (t.value, is_default(t), json.dumps(t.params, sort_keys=True)))
     failed = sum(t.user_attrs.get("error") is not None for t in counted)
     chosen = Chosen(
         settings=settings(axes, best.params),
         score=best.value,
         default_score=next((t.value for t in complete if is_default(t)), None),
-        trial=best.number,
+        trial=counted.index(best),
         trials=len(counted),
         pruned=len(counted) - len(complete) - failed,
         failed=failed,
@@ -275,8 +298,13 @@ def read(path: Path) -> Tuned | None:
         content = json.loads(path.read_text())
         if content.pop("format") != FORMAT:
             raise ValueError("unknown format of settings")
-        folds = {fold: Chosen(**chosen) for fold, chosen in content.pop("folds").items()}
-        return Tuned(**content, folds=folds)
+        folds = {fold: typed.build(Chosen, chosen) for fold, chosen in content.pop("folds").items()}
+        if not all(fold.isdecimal() for fold in folds):
+            raise ValueError("a fold is not a number")
+        found: Tuned = typed.build(Tuned, {**content, "folds": folds})
+        if not {"trials", "inner_folds", "seeds"} <= set(found.budget):
+            raise ValueError("the budget is not whole")
+        return found
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         store.quarantine(path, error)
         return None

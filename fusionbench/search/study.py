@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,15 @@ def opened(
     Args:
         folder: where its file is unless `storage` is the URL of a database.
         made: what its trials belong to; those of a study made otherwise cannot be continued.
-        validations: of one training, for Hyperband.
+        validations: of one training; with two or fewer nothing is pruned.
     """
     optuna = quiet_optuna()
     path = path_of(folder, name)
     with _owned(path) if storage is None else nullcontext():
         kept = _database(storage) if storage else _journal(path)
-        pruner = optuna.pruners.HyperbandPruner(1, validations) if validations > 2 else optuna.pruners.NopPruner()
+        # It looks at complete trials alone: one that was killed and tried again is pruned as if nothing had happened.
+        median = optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=1)
+        pruner = median if validations > 2 else optuna.pruners.NopPruner()
         study = optuna.create_study(
             study_name=name, storage=kept, direction="maximize", pruner=pruner, load_if_exists=True
         )
@@ -137,24 +139,25 @@ def heartbeat(study: Any, trials: list[Any]) -> Iterator[None]:
 @contextmanager
 def _owned(path: Path) -> Iterator[None]:
     """The study's file, made if need be, held by this process alone; a half-written last line is cut off."""
+    from filelock import FileLock, Timeout
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("ab+")
     except OSError as error:
         raise UsageError(f"cannot write the study to {path}: {error.strerror or error}") from None
+    lock = FileLock(path.with_name(f".{path.stem}.lock"), blocking=False)
     with file:
-        with suppress(ImportError):  # not on Windows: two commands at once are then the user's to avoid
-            import fcntl
-
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UsageError(f"{path} is in use by another `fusionbench tune`: wait for it") from None
-        file.seek(0)
-        content = file.read()
-        if not content.endswith(b"\n"):
-            file.truncate(content.rfind(b"\n") + 1)
-        yield
+        try:
+            lock.acquire()
+        except Timeout:
+            raise UsageError(f"{path} is in use by another `fusionbench tune`: wait for it") from None
+        with lock:
+            file.seek(0)
+            content = file.read()
+            if not content.endswith(b"\n"):
+                file.truncate(content.rfind(b"\n") + 1)
+            yield
 
 
 def _journal(path: Path) -> Any:
