@@ -143,7 +143,7 @@ class LNLN(Fuser):
         *,
         dominant: Annotated[str, "the modality that leads; empty: text or language, else the first"] = "",
         width: Annotated[int, Choice(64, 128, 256), "width of a token"] = 64,
-        tokens: Annotated[int, Range(1, 8), "tokens of a modality"] = 4,
+        tokens: Annotated[int, Range(1, 8), "tokens of a modality"] = 2,
         depth: Annotated[int, Range(1, 2), "layers of each transformer"] = 1,
         heads: Annotated[int, Choice(1, 2, 4), "attention heads"] = 4,
         head: Annotated[int, Choice(16, 32, 64), "width of an attention head"] = 16,

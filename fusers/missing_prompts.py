@@ -82,7 +82,7 @@ class MissingPrompts(Fuser):
         self,
         spec: Spec,
         *,
-        width: Annotated[int, Choice(64, 128, 256), "width of every token"] = 128,
+        width: Annotated[int, Choice(64, 128, 256), "width of every token"] = 64,
         depth: Annotated[int, Range(1, 4), "layers of the transformer"] = 2,
         heads: Annotated[int, Choice(1, 2, 4), "attention heads"] = 4,
         prompts: Annotated[int, Choice(2, 4, 8, 16), "prompts of a combination in a layer (even)"] = 4,
