@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fusionbench.api import Batch, Spec, Stream, Streams, Task, UsageError, keyed
-from fusionbench.fusers import _combinations, flex_moe, lnln, missing_prompts, pdf, shaspec
+from fusionbench.engine.model import criterion
+from fusionbench.fusers import _combinations, flex_moe, lnln, missing_prompts, predictive_dynamic, shaspec
 from fusionbench.fusers.simbamm import SimBaMM
-from fusionbench.model import criterion
 
 SPEC = Spec("classify", {"audio": 3, "video": 4, "text": 2}, 3, samples=16)
 TASK = Task("classify", 3, ("accuracy",))
@@ -116,7 +116,7 @@ def test_shaspec_weighs_its_two_terms() -> None:
     assert values[3] - values[0] == pytest.approx(values[1] + values[2] - 2 * values[0], abs=1e-4)
 
 
-# ----------------------------------------------------------------------------------------------------------------- pdf
+# ------------------------------------------------------------------------------------------------- predictive dynamic
 
 
 def _slow_beliefs(p: list[float], there: list[bool]) -> list[float]:
@@ -134,7 +134,7 @@ def test_pdf_co_belief_is_confidence_plus_the_others_share_of_the_logarithm(
     values: list[float], there: list[bool]
 ) -> None:
     there = (there * 4)[: len(values)]
-    got = pdf.co_belief(torch.tensor(values).log(), torch.tensor(there))
+    got = predictive_dynamic.co_belief(torch.tensor(values).log(), torch.tensor(there))
     if not any(there):
         assert torch.isfinite(got).all()
         return
@@ -145,10 +145,12 @@ def test_pdf_co_belief_is_confidence_plus_the_others_share_of_the_logarithm(
 
 def test_pdf_holo_confidences_of_two_sum_to_one_and_the_surer_of_two_gets_more() -> None:
     p = torch.tensor([0.9, 0.3])
-    holo = pdf.co_belief(p.log(), torch.tensor([True, True])) - p
+    holo = predictive_dynamic.co_belief(p.log(), torch.tensor([True, True])) - p
     assert float(holo.sum()) == pytest.approx(1.0)
     assert holo[0] > holo[1]
-    assert torch.isfinite(pdf.co_belief(torch.tensor([0.0, -200.0]), torch.ones(2, dtype=torch.bool))).all()
+    assert torch.isfinite(
+        predictive_dynamic.co_belief(torch.tensor([0.0, -200.0]), torch.ones(2, dtype=torch.bool))
+    ).all()
 
 
 def _slow_calibration(logits: Tensor, there: list[bool]) -> list[float]:
@@ -167,7 +169,7 @@ def _slow_calibration(logits: Tensor, there: list[bool]) -> list[float]:
 @given(there=patterns, seed=st.integers(0, 1000))
 def test_pdf_calibration_shrinks_what_is_flatter_than_the_others(there: list[bool], seed: int) -> None:
     logits = torch.randn(len(there), 3, generator=torch.Generator().manual_seed(seed))
-    got = pdf.calibration(logits, torch.tensor(there))
+    got = predictive_dynamic.calibration(logits, torch.tensor(there))
     for m, want in enumerate(_slow_calibration(logits, there)):
         if there[m]:
             assert float(got[m]) == pytest.approx(want, abs=1e-4)
@@ -176,7 +178,7 @@ def test_pdf_calibration_shrinks_what_is_flatter_than_the_others(there: list[boo
 @torch.no_grad()
 def test_pdf_answers_with_the_weighted_logits_and_calibrates_only_outside_training() -> None:
     torch.manual_seed(0)
-    fuser = pdf.PDF(SPEC, width=64)
+    fuser = predictive_dynamic.PredictiveDynamic(SPEC, width=64)
     logits, log_p = torch.randn(1, 1, 3, 3), torch.rand(3).mul(0.8).add(0.1).log()[None, None]
     there = [True, False, True]
     mask = torch.tensor(there)[None, None]
@@ -190,7 +192,7 @@ def test_pdf_answers_with_the_weighted_logits_and_calibrates_only_outside_traini
 
 def test_pdf_confidences_learn_without_moving_the_features() -> None:
     torch.manual_seed(0)
-    fuser = pdf.PDF(SPEC, width=64)
+    fuser = predictive_dynamic.PredictiveDynamic(SPEC, width=64)
     fuser._alone(streams())[1].sum().backward()
     assert all(p.grad is None for p in fuser.project.parameters())
     assert all(p.grad is not None for p in fuser.predict.parameters())
@@ -198,7 +200,7 @@ def test_pdf_confidences_learn_without_moving_the_features() -> None:
 
 def test_pdf_of_values_names_the_way_out() -> None:
     with pytest.raises(UsageError, match="choose another fuser"):
-        pdf.PDF(Spec("regress", {"a": 2}, 1))
+        predictive_dynamic.PredictiveDynamic(Spec("regress", {"a": 2}, 1))
 
 
 # -------------------------------------------------------------------------------------------------------- combinations

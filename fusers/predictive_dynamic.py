@@ -58,7 +58,7 @@ def calibration(logits: Tensor, mask: Tensor) -> Tensor:
     return (uniformity * count / others.clamp(min=1e-8)).clamp(max=1.0).where(count > 0, 1.0)
 
 
-class PDF(Fuser):
+class PredictiveDynamic(Fuser):
     known_failures: ClassVar[dict[str, str]] = {
         "regress": "it predicts the probability of the true class: the method classifies only",
         "solves_xor": "its answer is a weighted sum of one function a modality, the weights learn no task",
@@ -74,7 +74,9 @@ class PDF(Fuser):
     ):
         super().__init__(spec)
         if spec.kind != "classify":
-            raise UsageError("pdf is defined on class probabilities: for a regression task choose another fuser")
+            raise UsageError(
+                "predictive_dynamic (PDF) is defined on class probabilities: for a regression task choose another fuser"
+            )
         self.unimodal, self.confidence = unimodal, confidence
         self.project = Projections(spec, width, lambda d, w: nn.Sequential(nn.Linear(d, w), nn.GELU()))
         self.heads = nn.ModuleDict({m: Head(width, spec.out) for m in spec.dims})
