@@ -173,7 +173,7 @@ def _load_origin(kind: str, origin: Origin) -> Any:
         module = importlib.import_module(f"fusionbench.{kind}.{origin.path.stem}")
     except UsageError:
         raise
-    except Exception as error:  # a plugin may raise anything at all on import
+    except (Exception, SystemExit) as error:  # a plugin may raise anything at all on import
         raise UsageError(f"{what} {origin.name!r} ({origin}) does not import: {_where(error)}") from error
     return _only_class(kind, module, origin.name)
 
@@ -188,7 +188,7 @@ def _load_path(kind: str, path: Path) -> Any:
     sys.modules[spec.name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # a plugin may raise anything at all on import
+    except (Exception, SystemExit) as error:  # a plugin may raise anything at all on import
         del sys.modules[spec.name]
         raise UsageError(f"plugin file {path.name} does not import: {_where(error)}") from error
     return _only_class(kind, module, path.stem)

@@ -66,9 +66,11 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     try:
-        sys.exit(cli.main(standalone_mode=False) or 0)
+        status = cli.main(standalone_mode=False) or 0
+        sys.stdout.flush()  # a full disk or a closed pipe shows here, not after the last line
+        sys.exit(status)
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
@@ -79,4 +81,18 @@ def main() -> None:
         print("interrupted: finished runs are on disk; the same command goes on from there", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:  # `fusionbench list | head`
-        sys.stderr.close()
+        _forget_output()
+    except OSError as error:  # no disk, no permission, a name that is too long: the machine's, not this program's
+        named = "" if error.filename is None else f": {str(error.filename)[:200]}"
+        print(f"error: {error.strerror or error}{named}", file=sys.stderr)
+        _forget_output()
+        sys.exit(2)
+    except MemoryError as error:
+        reason = str(error).partition("\n")[0]
+        print(f"error: there is not enough memory for this{f' ({reason})' if reason else ''}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _forget_output() -> None:
+    """What could not be written is not tried again when Python ends, which would say so at length."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -138,10 +138,7 @@ def submit_record(run_id: str, out: Path, root: str | None, results: Path) -> in
     from fusionbench.records import compare
 
     old = compare.find(results, run_id)
-    given = {part: dict(values) for part, values in old.run.hparams.items()}
-    given["benchmark"] = {**given["benchmark"], "test_list": True, **({"root": root} if root else {})}
-    setup = harness.setup(old.run.benchmark, old.run.fuser, old.run.backbones, given)
-    harness.submit(setup, old, results, out)
+    harness.submit(harness.setup_of(old, root=root, settings={"test_list": True}), old, results, out)
     click.echo(f"{out}")
     return 0
 

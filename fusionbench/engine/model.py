@@ -116,7 +116,7 @@ def _construct(what: str, maker: Any, first: Any, **settings: Any) -> Any:
         return maker(first, **settings)
     except UsageError:
         raise
-    except Exception as error:  # a plugin may raise anything at all
+    except (Exception, SystemExit) as error:  # a plugin may raise anything at all
         chosen = ", ".join(f"{name}={value!r}" for name, value in settings.items())
         raise UsageError(f"{what} cannot be built with {chosen}: {type(error).__name__}: {error}") from error
 

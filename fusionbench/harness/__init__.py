@@ -2,7 +2,7 @@
 
 from fusionbench.harness.evaluate import CHANCE, CLEAN, parse
 from fusionbench.harness.execute import blank, estimate, execute, pick
-from fusionbench.harness.reproduce import is_reproduced, reproduce, submit
+from fusionbench.harness.reproduce import is_reproduced, reproduce, setup_of, submit
 from fusionbench.harness.setup import Dataset, Setup, member_of, setup, splits_of
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "pick",
     "reproduce",
     "setup",
+    "setup_of",
     "splits_of",
     "submit",
 ]

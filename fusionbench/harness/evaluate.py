@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fusionbench import corruptions, engine, metrics
-from fusionbench.api import Batch, Context, Splits, Streams
+from fusionbench.api import Batch, Context, Splits, Streams, UsageError
 from fusionbench.engine.model import Model, statistics
 from fusionbench.harness.setup import Setup, splits_of
 from fusionbench.records import Predictions, Run
@@ -63,6 +63,38 @@ class Evaluation:
     best: dict[str, float]
     rates: dict[str, dict[str, float]]
     predictions: Predictions
+
+    @property
+    def error(self) -> str | None:
+        """Why these answers are none; None if they are."""
+        for condition, answers in self.predictions.answers.items():
+            bad = int((~np.isfinite(answers)).any((1, 2)).sum())
+            if bad:
+                return f"it answered NaN or infinity to {bad} of {len(answers)} test samples ({condition})"
+        return None
+
+
+def check_answers(setup: Setup, run: Run, data: Batch) -> None:
+    """An untrained model's answers to two samples: of the shape that the task asks for?
+
+    Raises:
+        UsageError: they are of another shape. (What a method raises is told when it is trained.)
+    """
+    splits = splits_of(setup, data, run.fold)
+    few = data[splits.train[:2]]
+    try:
+        model = setup.trained.build(run.seed, statistics(data, torch.from_numpy(splits.train).to(data.y.device)), 2)
+        with torch.no_grad():
+            answers = model.to(data.y.device).eval()(few)
+    except UsageError:
+        raise
+    except Exception:  # a method may raise anything at all, and does so again in training, where it is recorded
+        return
+    task, fuser = setup.benchmark.task, setup.arguments["fuser"]
+    wanted = (len(few), few.y.shape[1], task.out)
+    if not isinstance(answers, torch.Tensor) or tuple(answers.shape) != wanted:
+        got = tuple(answers.shape) if isinstance(answers, torch.Tensor) else type(answers).__name__
+        raise UsageError(f"{fuser} answers {got} where {wanted} is asked for: fusionbench check {fuser}")
 
 
 @dataclass(frozen=True, eq=False)

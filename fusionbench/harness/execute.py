@@ -19,7 +19,15 @@ from fusionbench.api import PROTOCOL, Batch
 from fusionbench.engine import Progress, Trained
 from fusionbench.errors import UsageError
 from fusionbench.harness import costs
-from fusionbench.harness.evaluate import Case, check_conditions, evaluate, load_model, parse, training_rates
+from fusionbench.harness.evaluate import (
+    Case,
+    check_answers,
+    check_conditions,
+    evaluate,
+    load_model,
+    parse,
+    training_rates,
+)
 from fusionbench.harness.setup import Setup, member_of, splits_of
 from fusionbench.records import Record, Run, merge, store
 
@@ -49,6 +57,7 @@ def execute(
     if not train:
         return
     check_conditions(setup, train[0], data, conditions)
+    check_answers(setup, train[0], data)
     members, owners = [], []
     for number, run in enumerate(train):
         splits = splits_of(setup, data, run.fold)
@@ -160,6 +169,11 @@ def _finish(
     taken = (time.perf_counter() - began) / len(cases)
     for case, (fresh, best), found in zip(cases, chosen, evaluations, strict=True):
         splits = case.splits
+        if found.error is not None:
+            failed = replace(fresh, error=found.error)
+            store.save(results, failed, None, None)
+            yield failed
+            continue
         done = replace(
             fresh,
             status="done",

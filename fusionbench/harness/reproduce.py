@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from fusionbench import engine, stats
+from fusionbench import engine, registry, stats
 from fusionbench.errors import UsageError
 from fusionbench.harness.evaluate import CLEAN, load_model
 from fusionbench.harness.execute import execute
@@ -16,6 +18,31 @@ from fusionbench.harness.setup import Setup, setup
 from fusionbench.records import Predictions, Record, store
 from fusionbench.records.compare import spell
 from fusionbench.stats import Cell, Interval
+
+
+def setup_of(
+    old: Record,
+    *,
+    benchmark: str | None = None,
+    fuser: str | None = None,
+    root: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Setup:
+    """The setup that a record is of; a file that the record names runs only if the user names it too.
+
+    Raises:
+        UsageError: the record names a file, or a plugin that is not here.
+    """
+    for what, named, given in (
+        ("--benchmark", old.run.benchmark, benchmark),
+        ("--fuser", old.run.fuser, fuser),
+        *(("another record", name, None) for name in old.run.backbones.values()),
+    ):
+        if given is None and registry.is_path(named):
+            raise UsageError(f"record {old.run.id} names the file {named}: if you trust it, say {what} {named}")
+    parts = {part: dict(values) for part, values in old.run.hparams.items()}
+    parts["benchmark"] = {**parts.get("benchmark", {}), **(settings or {}), **({"root": root} if root else {})}
+    return setup(benchmark or old.run.benchmark, fuser or old.run.fuser, old.run.backbones, parts)
 
 
 def reproduce(
@@ -27,10 +54,7 @@ def reproduce(
     Args:
         benchmark, fuser: where they are now, if they were given by path; root: where the data are.
     """
-    given = {part: dict(values) for part, values in old.run.hparams.items()}
-    if root:
-        given["benchmark"] = {**given["benchmark"], "root": root}
-    fresh = setup(benchmark or old.run.benchmark, fuser or old.run.fuser, old.run.backbones, given)
+    fresh = setup_of(old, benchmark=benchmark, fuser=fuser, root=root)
     with tempfile.TemporaryDirectory() as folder:
         run = fresh.run(old.run.fold, old.run.seed)
         events = execute(fresh, [run], Path(folder), conditions=[], device=device)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from math import ceil, lcm
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,12 @@ from typing import Any
 import torch
 
 from fusionbench import engine, harness, registry
+from fusionbench.errors import UsageError
 from fusionbench.harness import CLEAN, Setup
 from fusionbench.records import Record, Run, store
+
+#: In a folder of results of a plugin that was given by path: which file that is.
+ORIGIN = ".origin"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +49,7 @@ def plan_runs(
     setup: Setup, runs: Iterable[Run], results: Path, conditions: Sequence[str], published: bool = True
 ) -> Plan:
     """Compares what is asked for with what is on disk. A record counts only if all of its identity matches."""
+    _refuse_namesake(setup, results)
     wanted = {name for name, *_ in harness.parse(setup, conditions)} | {CLEAN}
     found = Plan(setup, tuple(conditions), published)
     for run in runs:
@@ -58,6 +63,29 @@ def plan_runs(
         else:
             found.train.append(run)
     return found
+
+
+def _refuse_namesake(setup: Setup, results: Path) -> None:
+    """A folder of results belongs to one plugin file: another file of the same name has a folder of its own, or none.
+
+    Raises:
+        UsageError: the folder belongs to another file that is still there.
+    """
+    folder = results / setup.benchmark_name / setup.names["fuser"]
+    for kind, place in (("benchmark", folder.parent), ("fuser", folder)):
+        name = setup.arguments[kind]
+        if not registry.is_path(name):
+            continue
+        path, note = Path(name).expanduser().resolve(), place / ORIGIN
+        owner = Path(note.read_text()) if note.is_file() else path
+        if owner != path and owner.exists() and registry.plugin_name(str(owner)) == registry.plugin_name(name):
+            raise UsageError(f"{place} holds the results of {owner}: rename {path}, or give --results DIR")
+        if place.is_dir() and owner == path and not note.is_file():
+            store.write(note, partial(_spell_path, path))
+
+
+def _spell_path(path: Path, file: Any) -> None:
+    file.write(str(path).encode())
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ def publish(results: Path, benchmark: str) -> list[Path]:
     Raises:
         UsageError: nothing is finished, a run has no stored answers, or a published line is damaged.
     """
-    if not (results / benchmark).is_dir():
-        there = [path.name for path in results.glob("[!.]*") if path.is_dir()]
+    there = [path.name for path in results.glob("[!.]*") if path.is_dir()]
+    if benchmark not in there:
         raise unknown(f"benchmark with records in {results}", benchmark, there)
     for path in sorted((results / benchmark).glob(f"*/{PUBLISHED}")):
         _refuse_damaged(path)

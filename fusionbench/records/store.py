@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -138,8 +139,16 @@ def weights(results: Path, run: Run) -> dict[str, Any] | None:
 
 
 def write(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
-    """Writes a file that appears whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Writes a file that appears whole or not at all; where the system can, a kill leaves nothing over either."""
+    if hasattr(os, "O_TMPFILE"):
+        try:
+            handle = os.open(path.parent, os.O_TMPFILE | os.O_RDWR, 0o644)
+        except OSError:  # not every file system has files without a name
+            pass
+        else:
+            _write_nameless(handle, path, fill)
+            return
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.")
     try:
         with os.fdopen(handle, "wb") as file:
             fill(file)
@@ -150,6 +159,27 @@ def write(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _write_nameless(handle: int, path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
+    """The file has a name only once it is whole: for the moment of taking another's place, a second one."""
+    with os.fdopen(handle, "w+b") as file:
+        fill(file)
+        file.flush()
+        os.fsync(file.fileno())
+        temporary = path.with_name(f".{path.name[:80]}.{os.getpid()}.{threading.get_ident()}")
+        temporary.unlink(missing_ok=True)
+        # Named by a descriptor, for else Python calls link(2), which would link the link in /proc.
+        here = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.link(f"/proc/self/fd/{file.fileno()}", temporary, src_dir_fd=here, follow_symlinks=True)
+        finally:
+            os.close(here)
+        try:
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def quarantine(path: Path, error: BaseException) -> None:
