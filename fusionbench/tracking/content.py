@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LAYOUT = 1
 LONGEST_NAME, LONGEST_PARAM, LONGEST_TAG = 250, 6000, 5000  # what MLflow takes; it cuts values without a word
 
-#: Column of a table -> the metric of a table row; {metric} is the primary one. MLflow shows twelve letters of a heading.
+#: Column of a table -> the metric of a table row; {metric} is the primary one. MLflow shows some twelve letters.
 SCORES = {
     "score": "{metric}",
     "low": "score low",
@@ -82,7 +82,9 @@ class Content:
     @property
     def digest(self) -> str:
         """The digest of everything: what is there under another one is logged again."""
-        files = sorted((name, made.stat().st_size if isinstance(made, Path) else 0) for name, made in self.files.items())
+        files = sorted(
+            (name, made.stat().st_size if isinstance(made, Path) else 0) for name, made in self.files.items()
+        )
         words = [self.fixed, self.name, self.metrics, self.tags, self.data, files, self.version, self.status]
         return digest([*words, self.ended])
 
@@ -135,8 +137,8 @@ def of_row(key: str, items: Sequence[Record], board: Board | None, line: Row | N
     first, done = items[0], [r for r in items if r.status == "done"]
     settings: dict[str, list[Any]] = {}
     for item in items:
-        for name, values in _settings(item).items():
-            settings.setdefault(name, []).extend(values)
+        for name, value in _settings(item).items():
+            settings.setdefault(name, []).extend(value)
     spent = sum(sum(item.seconds.values()) for item in items)
     metrics: dict[str, Any] = {"runs": len(done), "failed": len(items) - len(done), "cost/seconds of all": spent}
     files: dict[str, Callable[[], bytes] | Path] = {}

@@ -20,8 +20,8 @@ PARENT, NAME, SOURCE = "mlflow.parentRunId", "mlflow.runName", "mlflow.source.na
 METRICS_AT_ONCE, PARAMS_AT_ONCE = 800, 100
 
 
-#: The view of an experiment that shows a table: MLflow's page opens it where the address ends in `ADDRESS`. Its format is
-#: MLflow's own and not documented; a version that does not know it shows its usual page.
+#: The view of an experiment that shows a table: MLflow's page opens it at `ADDRESS`. Its format is MLflow's own and not
+#: documented; a version that does not know it shows its usual page.
 VIEW = "mlflow.sharedViewState.table"
 ADDRESS = "/#/experiments/{}/runs?workflowType=machine_learning&viewStateShareKey=table"
 COLUMNS = ("score low", "score high", "damaged", "runs", "cost/trained", "cost/seconds")
@@ -46,7 +46,9 @@ class Experiment:
             if found.lifecycle_stage == "deleted":
                 client.restore_experiment(found.experiment_id)
             return cls(client, str(found.experiment_id), dict(found.tags))
-        file = database.path_of(uri)  # a server knows best where artifacts go, MLflow alone would use the working directory
+        file = database.path_of(
+            uri
+        )  # a server knows best where artifacts go, MLflow alone would use the working directory
         location = (file.parent / "mlartifacts" / name).as_uri() if file else None
         return cls(client, str(client.create_experiment(name, artifact_location=location)), {})
 
