@@ -246,6 +246,10 @@ def test_weights_and_answers_are_artifacts_on_request(tmp_path: Path, uri: str) 
     assert tracking.sync([DONE], tmp_path, uri, artifacts=True).runs == 1
     assert names() == {".json", ".npz", ".safetensors"}
     assert tracking.sync([DONE], tmp_path, uri, artifacts=True).runs == 0
+    assert tracking.sync([DONE], tmp_path, uri).runs == 0
+    assert names() == {".json", ".npz", ".safetensors"}
+    path.with_suffix(".safetensors").write_bytes(b"other weights")
+    assert tracking.sync([DONE], tmp_path, uri, artifacts=True).runs == 1
     assert counts(uri) == (1, 1)
 
 

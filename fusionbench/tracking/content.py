@@ -55,7 +55,8 @@ class Content:
         row: the key of its parent, or its own if it is one.
         series: metric -> (step, value) pairs.
         data: name and hash of the dataset, if it is of one.
-        files: name of an artifact -> what makes its bytes, or the file that is copied.
+        files: name of an artifact -> what makes its bytes.
+        copied: files that are artifacts too; once there they stay, even if nobody asks for them the next time.
         version: of the files, where nothing else says that they have changed.
         began, ended: milliseconds since 1970; None: when it is logged.
     """
@@ -68,7 +69,8 @@ class Content:
     tags: Mapping[str, str] = field(default_factory=dict)
     series: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
     data: tuple[str, str] | None = None
-    files: Mapping[str, Callable[[], bytes] | Path] = field(default_factory=dict)
+    files: Mapping[str, Callable[[], bytes]] = field(default_factory=dict)
+    copied: Sequence[Path] = ()
     version: str = ""
     status: str = "FINISHED"
     began: int | None = None
@@ -81,12 +83,9 @@ class Content:
 
     @property
     def digest(self) -> str:
-        """The digest of everything: what is there under another one is logged again."""
-        files = sorted(
-            (name, made.stat().st_size if isinstance(made, Path) else 0) for name, made in self.files.items()
-        )
-        words = [self.fixed, self.name, self.metrics, self.tags, self.data, files, self.version, self.status]
-        return digest([*words, self.ended])
+        """The digest of everything but `copied`: what is there under another one is logged again."""
+        words = [self.fixed, self.name, self.metrics, self.tags, self.data, sorted(self.files), self.version]
+        return digest([*words, self.status, self.ended])
 
 
 def row_key(item: Record) -> str:
@@ -111,10 +110,8 @@ def of_record(item: Record, results: Path, artifacts: bool = False) -> Content:
                     series.setdefault(legal(f"{shown}/lr {float(lr):g}"), []).append((int(entry["step"]), float(value)))
     tags = {"kind": "run", "run id": item.run.id, **_origin(item), **({"error": item.error} if item.error else {})}
     text = serialised(item, indent=1)
-    files: dict[str, Callable[[], bytes] | Path] = {f"{item.run.id}.json": text.encode}
-    if artifacts:
-        own = store.path_of(results, item.run)
-        files |= {p.name: p for p in (own.with_suffix(".npz"), own.with_suffix(".safetensors")) if p.is_file()}
+    own = store.path_of(results, item.run)
+    big = [own.with_suffix(".npz"), own.with_suffix(".safetensors")] if artifacts else []
     return Content(
         key=digest([item.run.id, row_key(item)]),
         row=row_key(item),
@@ -124,7 +121,8 @@ def of_record(item: Record, results: Path, artifacts: bool = False) -> Content:
         tags=_tags(tags),
         series=series,
         data=(item.run.benchmark, item.data),
-        files=files,
+        files={f"{item.run.id}.json": text.encode},
+        copied=[path for path in big if path.is_file()],
         version=digest(text),
         status="FINISHED" if item.status == "done" else "FAILED",
         began=began,
@@ -141,7 +139,7 @@ def of_row(key: str, items: Sequence[Record], board: Board | None, line: Row | N
             settings.setdefault(name, []).extend(value)
     spent = sum(sum(item.seconds.values()) for item in items)
     metrics: dict[str, Any] = {"runs": len(done), "failed": len(items) - len(done), "cost/seconds of all": spent}
-    files: dict[str, Callable[[], bytes] | Path] = {}
+    files: dict[str, Callable[[], bytes]] = {}
     label, lacks, conditions = " ".join([first.run.fuser, *first.changes]), "failed", {}
     if board is not None and line is not None:
         label, lacks, values, metric = line.label, line.lacks, line.values, board.metric

@@ -12,9 +12,10 @@ from typing import Any
 from fusionbench.tracking import database
 from fusionbench.tracking.content import Content
 
-#: Tags by which a run is found again: what it is of, its row, what cannot change in it, and all that it shows. The last
-#: is set when everything is logged: a run without it was broken off and is completed next time.
-KEY, ROW, FIXED, SHOWN = (f"fusionbench.{name}" for name in ("key", "row", "fixed", "shown"))
+#: Tags by which a run is found again: what it is of, its row, what cannot change in it, and all that it shows. This
+#: one is set when everything is logged: a run without it was broken off and is completed next time. And the files that
+#: were copied, with their sizes.
+KEY, ROW, FIXED, SHOWN, COPIED = (f"fusionbench.{name}" for name in ("key", "row", "fixed", "shown", "copied"))
 PARENT, NAME, SOURCE = "mlflow.parentRunId", "mlflow.runName", "mlflow.source.name"
 #: How much MLflow takes in one call.
 METRICS_AT_ONCE, PARAMS_AT_ONCE = 800, 100
@@ -97,8 +98,10 @@ class Runs:
     def put(self, content: Content, parent: str = "") -> tuple[str, bool]:
         """Logs what is not there yet or shown otherwise; MLflow's id of the run, and whether anything was logged."""
         client, there, shown = self.experiment.client, self.known.get(content.key), f"{content.digest} {parent}"
+        copied = [f"{path.name} {path.stat().st_size}" for path in content.copied]
         if there is not None and there.data.tags.get(SHOWN) == shown:
-            return there.info.run_id, False
+            if set(copied).issubset(there.data.tags.get(COPIED, "").split(", ")):
+                return there.info.run_id, False
         if there is not None and _must_go(there, content):
             client.delete_run(there.info.run_id)
             there = None
@@ -112,6 +115,8 @@ class Runs:
             if name in there.data.tags and name not in content.tags:
                 client.delete_tag(identity, name)
         self._log(identity, content, parent)
+        if copied:
+            client.set_tag(identity, COPIED, ", ".join(copied))
         client.set_terminated(identity, content.status, content.ended)
         client.set_tag(identity, SHOWN, shown)
         return identity, True
@@ -140,11 +145,10 @@ class Runs:
             client.log_inputs(identity, [DatasetInput(Dataset(name, version[:36] or "unknown", "fusionbench", "{}"))])
         with TemporaryDirectory() as folder:
             for name, made in content.files.items():
-                path = made
-                if not isinstance(path, Path):
-                    path = Path(folder, name)
-                    path.write_bytes(made())  # type: ignore[operator]
-                client.log_artifact(identity, str(path))
+                Path(folder, name).write_bytes(made())
+                client.log_artifact(identity, str(Path(folder, name)))
+        for path in content.copied:
+            client.log_artifact(identity, str(path))
 
 
 def _must_go(there: Any, content: Content) -> bool:
