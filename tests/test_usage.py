@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import pytest
 
-from fusionbench import cli, harness, hparams, jobs, registry, study, tracking
+from fusionbench import cli, harness, hparams, jobs, registry, study
 from fusionbench.errors import UsageError
 
 TOY = ["-b", "toy_xor", "--quick", "--no-track"]
@@ -160,17 +160,6 @@ def test_list_and_new_say_what_they_cannot_do(said: Any, tmp_path: Path) -> None
     assert "goes with corruptions" in wrong(said, "list", "fusers", "--benchmark", "watch")
     (tmp_path / "file").write_text("")
     assert "cannot write" in wrong(said, "new", "fuser", "my_mix", "--into", "file")
-
-
-def test_a_relative_database_is_a_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    made: dict[str, Any] = {}
-    client = SimpleNamespace(
-        get_experiment_by_name=lambda name: None,
-        create_experiment=lambda name, artifact_location: made.update(location=artifact_location) or "1",
-    )
-    assert tracking._experiment(client, "fusionbench/toy", "sqlite:///mlflow.db") == "1"
-    assert made["location"] == (tmp_path / "mlartifacts/fusionbench/toy").as_uri()
 
 
 def test_an_estimate_that_breaks_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,7 +121,7 @@ def _obtain(study: Study, options: dict[str, Any]) -> tuple[list[Record], bool]:
     from fusionbench.study import plan_study
 
     plans = plan_study(study, options["results"])
-    how = {name: options[name] for name in ("device", "jobs", "cluster", "stack")}
+    how = {name: options[name] for name in ("device", "jobs", "cluster", "stack", "track_artifacts")}
     done = jobs.perform(plans, options["results"], f"{len(plans)} rows", say=say, track=not options["no_track"], **how)
     return done.records, done.ok
 

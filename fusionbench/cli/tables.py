@@ -93,15 +93,24 @@ def list_records(benchmark: str, results: Path) -> int:
 
 
 @records_command.command("sync")
+@click.option(
+    "--artifacts", is_flag=True, help="Also the weights and the answers that runs have in files of their own."
+)
 @RESULTS
-def sync_records(results: Path) -> int:
-    """Mirror to MLflow what it does not have yet."""
+def sync_records(artifacts: bool, results: Path) -> int:
+    """Mirror to MLflow what it does not have yet; exit status 1 if it could not take everything."""
     from fusionbench import tracking
+    from fusionbench.cli.run import bar
     from fusionbench.records import store
 
-    logged = tracking.sync(list(store.load(results)), results)
-    click.echo(f"{logged} records mirrored to {tracking.default_uri()}")
-    return 0
+    with bar("mirroring") as advance:
+        done = tracking.sync(list(store.load(results)), results, artifacts=artifacts, advance=advance)
+    uri = tracking.default_uri()
+    click.echo(f"{done.rows} rows and {done.runs} runs logged to {uri}")
+    if done.rows or done.runs:
+        opened = "" if uri.startswith("http") else f" (start it: mlflow ui --backend-store-uri {uri})"
+        click.echo("\n".join([f"as tables in MLflow{opened}:", *done.addresses(uri)]))
+    return 1 if done.problem else 0
 
 
 @records_command.command("diff")

@@ -17,6 +17,7 @@ def options(command: Any) -> Any:
         click.option("--cluster", metavar="dask://HOST:PORT", help="Workers of a Dask cluster; see docs/cluster.md."),
         click.option("--stack", type=click.IntRange(1), help="Members trained in one program.  [default: by size]"),
         click.option("--no-track", is_flag=True, help="Leave MLflow out."),
+        click.option("--track-artifacts", is_flag=True, help="Log weights and answers to MLflow too."),
     ]):  # fmt: skip
         command = option(command)
     return command

@@ -70,6 +70,7 @@ def perform(
     cluster: str | None = None,
     stack: int | None = None,
     track: bool = True,
+    track_artifacts: bool = False,
     say: Callable[[str], None] = _silent,
 ) -> Performed:
     """Does what the plans say and mirrors it to MLflow: what `run` and `compare` do, as commands and in Python.
@@ -78,6 +79,7 @@ def perform(
         title: what the lines of `say` and of the progress begin with.
         jobs: processes on this machine; None: one a core for long work on a CPU, else none but this.
         cluster, stack: as in `execute`.
+        track_artifacts: log weights and answers to MLflow too.
         say: takes an estimate, the end, and what failed, a line each.
 
     Raises:
@@ -108,7 +110,8 @@ def perform(
             fresh.append(event)
     say(f"{title}: {len(fresh)} runs in {duration(time.perf_counter() - began)}")
     if fresh and track:
-        tracking.sync(ready + fresh, results)  # with what an interrupted command has left behind
+        # With what an interrupted command has left behind.
+        tracking.sync(ready + fresh, results, artifacts=track_artifacts)
     for item in fresh:
         if item.status != "done":
             say(f"failed: {item.run.fuser} fold {item.run.fold} seed {item.run.seed}: {item.error}")
