@@ -28,6 +28,12 @@ PLUGIN = """
 import os, signal, time, torch
 from torch import nn
 from fusionbench.api import Fuser
+def first(marker):
+    try:
+        open(marker, "x").close()
+    except FileExistsError:
+        return False
+    return True
 class Mine(Fuser):
     steps = 0
     def __init__(self, spec):
@@ -57,7 +63,7 @@ def plugin(folder: Path, name: str, deed: str = "pass") -> str:
 def once(folder: Path, deed: str) -> str:
     """Only who creates the marker does it."""
     marker = folder / "marker"
-    return f"if not os.path.exists({str(marker)!r}): open({str(marker)!r}, 'x').close(); {deed}"
+    return f"if first({str(marker)!r}): {deed}"
 
 
 KILL = "os.kill(os.getpid(), signal.SIGKILL)"
