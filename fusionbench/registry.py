@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -78,11 +79,20 @@ def load(kind: str, name: str) -> Any:
         UsageError: there is none, its file does not import, or it does not define exactly one class.
     """
     if kind == "benchmarks" and is_own(name):
+        called = plugin_name(name)
+        if not called or not called.isprintable() or set(called) & set("*?[]"):
+            raise UsageError(f"{called!r} cannot name a folder of results: rename the file or folder {name!r}")
+        if called in names(kind):
+            raise UsageError(f"{name} and {names(kind)[called]} would both be {called!r}: rename the file or folder")
         return importlib.import_module("fusionbench.custom_data").load(name)
+    if kind == "benchmarks" and name not in names(kind):
+        _refuse_data(name)
     if is_path(name):
-        path = Path(name).expanduser().resolve()
+        path = path_of(name)
         if not path.is_file():
             raise UsageError(f"there is no plugin file {name}")
+        if path.suffix != ".py":
+            raise UsageError(f"{name} is no .py file, and a {KINDS[kind][0]} is written in Python")
         taken = names(kind).get(path.stem)
         if taken is not None and taken.path is not None and taken.path.resolve() == path:
             return _load_origin(kind, taken)  # the file of a plugin that is here: `check fusers/jmt.py`
@@ -97,7 +107,7 @@ def load(kind: str, name: str) -> Any:
 
 def is_own(name: str) -> bool:
     """Does this name of a benchmark mean somebody's data: an .npz file, or a folder with benchmark.toml?"""
-    return name.endswith(".npz") or (Path(name).expanduser() / "benchmark.toml").is_file()
+    return name.endswith(".npz") or os.path.isfile(os.path.join(os.path.expanduser(name), "benchmark.toml"))
 
 
 def is_path(name: str) -> bool:
@@ -105,10 +115,44 @@ def is_path(name: str) -> bool:
     return name.endswith(".py") or "/" in name or "\\" in name
 
 
+def path_of(name: str) -> Path:
+    """The file or folder that a name means, absolute and without links; it need not exist.
+
+    Raises:
+        UsageError: no file can be called so.
+    """
+    try:
+        path = Path(os.path.realpath(os.path.expanduser(name)))
+        path.stat()
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:  # a loop of links, a name of 5,000 characters, a zero byte
+        raise UsageError(f"{name[:100]!r} cannot be opened: {getattr(error, 'strerror', None) or error}") from None
+    return path
+
+
+def _refuse_data(name: str) -> None:
+    """A path that is there is never an unknown name: says what it lacks to be a benchmark."""
+    path = path_of(name)
+    if not path.exists() or path.suffix == ".py":
+        return
+    if path.is_dir():
+        raise UsageError(
+            f"{name} has no benchmark.toml, which says what its files mean: `fusionbench data init {name}` writes one"
+        )
+    folder = path.parent if os.path.dirname(name) else "."
+    if (path.parent / "benchmark.toml").is_file():
+        raise UsageError(f"{name} is a part of a benchmark: name its folder, --benchmark {folder}")
+    raise UsageError(
+        f"{name} is neither an .npz file nor a folder with benchmark.toml nor a .py plugin; a folder of tables or "
+        f"arrays becomes one by `fusionbench data init FOLDER`"
+    )
+
+
 def plugin_name(name: str) -> str:
     """What a plugin is called in records and tables: its own name, or the stem of its path."""
     if is_own(name):
-        return Path(name).expanduser().resolve().name.removesuffix(".npz")
+        return path_of(name).name.removesuffix(".npz")
     return Path(name).stem if is_path(name) else name
 
 

@@ -177,7 +177,7 @@ def test_a_bad_npz_is_told_what_is_wrong(tmp_path: Path, name: str) -> None:
 def test_a_damaged_npz_is_one_line(tmp_path: Path) -> None:
     path = npz(tmp_path)
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(UsageError, match=r"mine\.npz is no sound \.npz file"):
+    with pytest.raises(UsageError, match=r"mine\.npz is no valid \.npz file"):
         custom_data.load(path)
     with pytest.raises(UsageError, match="there is no"):
         custom_data.load(tmp_path / "nobody.npz")

@@ -11,10 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fusionbench import features, hparams, registry
 from fusionbench.api import Batch, Benchmark, Splits, Stream
+from fusionbench.custom_data import contract
 from fusionbench.engine import Member, Recipe
 from fusionbench.engine.model import Blueprint
 from fusionbench.errors import UsageError, unknown
@@ -44,16 +43,9 @@ class Dataset:
         return self._prepared
 
     def _load(self) -> Batch:
-        data = self.benchmark.load()
+        data = contract.load(self.benchmark, self.name)
         for reason in self.benchmark.skipped:
             warnings.warn(f"left out: {reason}", stacklevel=2)
-        for m, stream in data.streams.items():
-            if isinstance(stream, Stream) and not torch.isfinite(stream.x).all():
-                sample = int((~torch.isfinite(stream.x)).flatten(1).any(1).nonzero()[0])
-                raise UsageError(
-                    f"{self.name}: {m} of sample {data.ids[sample]} has NaN or infinity at a step that its mask calls "
-                    f"real: mask it or mend the data"
-                )
         return data
 
     @cached_property
@@ -170,7 +162,7 @@ def setup(
 
     maker = registry.load("benchmarks", benchmark)
     benchmark_name = registry.plugin_name(benchmark)
-    protocol = maker(**prepare("benchmark", maker, benchmark_name))
+    protocol = contract.make(maker, prepare("benchmark", maker, benchmark_name), benchmark_name)
     code["benchmark"] = registry.fingerprint(maker)
 
     constants = {name: getattr(protocol, name) for name in ("steps", "batch", "interval")}
@@ -236,11 +228,7 @@ def member_of(recipe: Recipe, run: Run, splits: Splits, lr: float) -> Member:
 
 
 def splits_of(setup: Setup, data: Batch, fold: int) -> Splits:
-    splits = setup.benchmark.splits(data, fold)
-    sides = [set(map(int, side)) for side in (splits.train, splits.val, splits.test)]
-    if sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2]:
-        raise UsageError(f"{setup.benchmark_name}: a sample stands on two sides of the split of fold {fold}")
-    return splits
+    return contract.splits(setup.benchmark, setup.benchmark_name, data, fold)
 
 
 def _module_doc(plugin: type) -> str:
