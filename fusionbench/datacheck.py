@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from fusionbench import hparams, registry
+from fusionbench import harness, registry
 from fusionbench.api import Batch, Benchmark, Splits, Stream
 from fusionbench.check import benchmarks as kit
 from fusionbench.check._tools import NotApplicable
+from fusionbench.custom_data import contract, leaks
+from fusionbench.engine.model import statistics
 from fusionbench.errors import UsageError
+from fusionbench.harness.evaluate import check_conditions
+from fusionbench.records.rows import REFERENCE
 
 #: What begins a line about something that has to be mended, and about something to know.
 WRONG, NOTE = "wrong: ", "note: "
@@ -27,21 +31,35 @@ def check(target: str, given: Mapping[str, Any] | None = None) -> list[str]:
     `given` are the benchmark's settings, as `root` of one whose data lie elsewhere.
 
     Whatever has to be mended is a line that begins with `wrong: `; the last line counts them.
+
+    Raises:
+        UsageError: there is no such data, they cannot be read, or `run` would refuse them.
     """
-    try:
-        plugin = registry.load("benchmarks", target)
-        settings = hparams.fill(hparams.read(plugin), given or {}, registry.plugin_name(target))
-        maker = partial(plugin, **settings) if given else plugin
-        benchmark: Benchmark = maker()
-        data = benchmark.load()
-    except UsageError as error:
-        return [f"{WRONG}{error}", "1 thing is wrong: the data cannot be read"]
+    setup = harness.setup(target, REFERENCE, given={"benchmark": dict(given or {})})
+    benchmark, data = setup.benchmark, _accepted(setup)
+    maker = partial(registry.load("benchmarks", target), **setup.arguments["given"]["benchmark"])
     lines = [*_overview(target, benchmark, data), *_streams(data), *_labels(benchmark, data)]
     lines += [f"{NOTE}{text}" for text in benchmark.notes]
     lines += [f"{NOTE}left out: {text}" for text in benchmark.skipped]
-    lines += [*_kit(maker), *_leaks(benchmark, data), *_dead_columns(data), *_advice(data)]
+    lines += [*_kit(maker), *_leaks(benchmark, data), *_suspects(benchmark, data)]
+    lines += [*_dead_columns(data), *_empty_rows(data), *_advice(data)]
     wrong = sum(line.startswith(WRONG) for line in lines)
     return [*lines, f"{wrong} thing{'s are' if wrong != 1 else ' is'} wrong" if wrong else "nothing is wrong"]
+
+
+def _accepted(setup: harness.Setup) -> Batch:
+    """The data, after everything that `run` does to them before it trains: what it refuses is refused here."""
+    benchmark, name = setup.benchmark, setup.benchmark_name
+    frozen = any(getattr(backbone, "frozen", False) for backbone, _ in setup.blueprint.backbones.values())
+    data = contract.load(benchmark, name) if frozen else setup.data  # encoding media may take hours
+    for fold in range(benchmark.folds):
+        contract.splits(benchmark, name, data, fold)
+    if not frozen:
+        run = setup.runs()[0]
+        train = torch.from_numpy(harness.splits_of(setup, data, run.fold).train)
+        setup.trained.build(run.seed, statistics(data, train), len(train))
+        check_conditions(setup, run, data, benchmark.corruptions)
+    return data
 
 
 def _overview(target: str, benchmark: Benchmark, data: Batch) -> Iterator[str]:
@@ -121,6 +139,25 @@ def _leaks(benchmark: Benchmark, data: Batch) -> Iterator[str]:
         who = f"group {min(people)!r}" + (f" and {len(people) - 1} more" if len(people) > 1 else "")
         where = f"fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}"
         yield f"{WRONG}leak: {who} in {a} and in {b} ({where})"
+
+
+def _suspects(benchmark: Benchmark, data: Batch) -> Iterator[str]:
+    """Columns that give the label or the group away."""
+    for suspect in leaks.suspects(benchmark.task, data):
+        yield f"{WRONG}{suspect}"
+
+
+def _empty_rows(data: Batch) -> Iterator[str]:
+    """Samples in which a sensor says nothing but zero: off, rather than at rest."""
+    for m, stream in data.streams.items():
+        if isinstance(stream, Stream) and stream.x[0].numel() > 1:
+            zero = stream.present & (stream.x.flatten(1) == 0).all(1)
+            if zero.any() and not zero[stream.present].all():
+                first = data.ids[int(zero.int().argmax())]
+                yield (
+                    f"{NOTE}{m}: {int(zero.sum())} sample{'s are' if zero.sum() > 1 else ' is'} zero throughout (as "
+                    f"{first}): if nothing was measured there, mask it"
+                )
 
 
 def _dead_columns(data: Batch) -> Iterator[str]:
