@@ -13,7 +13,9 @@ if (_root / "pyproject.toml").is_file():
 
 
 def __getattr__(name: str) -> Any:
-    """`fusionbench.run`, `compare`, `load_records` and `Study`, imported when they are first used."""
+    """`run`, `compare`, `load_records`, `Study`; `from_arrays` and its kin. Imported when they are first used."""
     if name in ("run", "compare", "load_records", "Study"):
         return getattr(import_module("fusionbench.study"), name)
+    if name in ("from_arrays", "from_frame", "from_dataset"):
+        return getattr(import_module("fusionbench.custom_data.python"), name)
     raise AttributeError(f"module 'fusionbench' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""`fusionbench data`: get public data, look into your own."""
+"""`fusionbench data`: get public data, describe and check your own."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def check_data(ctx: click.Context, path: str) -> int:
     """What is in the data, and what is wrong with it: leaks, duplicates across splits, dead columns.
 
     PATH is an .npz file, a folder with benchmark.toml, a .py plugin, or a benchmark's name: --benchmark.root DIR then
-    says where its data are.
+    says where its data are. Exit status 1: something is wrong; 2: `run` would refuse the data.
     """
     from fusionbench import data
     from fusionbench.cli.flags import dotted
@@ -65,6 +65,31 @@ def check_data(ctx: click.Context, path: str) -> int:
     lines = data.check(target, dotted(ctx).hparams.get("benchmark"))
     click.echo("\n".join(lines))
     return 1 if any(line.startswith("wrong: ") for line in lines) else 0
+
+
+@data_command.command("init")
+@click.argument("folder", type=click.Path(path_type=Path))
+def init_data(folder: Path) -> int:
+    """Look at the tables or arrays of FOLDER and write a commented benchmark.toml there.
+
+    What it says is a guess: read it, then `fusionbench data check FOLDER`.
+    """
+    from fusionbench import registry
+    from fusionbench.custom_data import draft
+    from fusionbench.errors import UsageError
+    from fusionbench.records import store
+
+    target = registry.path_of(str(folder)) / "benchmark.toml"
+    if target.exists():
+        raise UsageError(f"{folder} has a benchmark.toml: delete it first, or go on: fusionbench data check {folder}")
+    text = draft.draft(target.parent)
+    try:
+        store.write(target, lambda file: file.write(text.encode()))
+    except OSError as error:
+        raise UsageError(f"{target} cannot be written: {error.strerror}") from None
+    click.echo(text, nl=False)
+    click.echo(f"written to {target}; read it through, then: fusionbench data check {folder}", err=True)
+    return 0
 
 
 @data_command.command("encode", context_settings=SETTINGS)

@@ -19,7 +19,7 @@ from fusionbench.api import Batch, Stream, Task
 TOLD = 0.98  # balanced accuracy from which a class counts as given away
 APART = 4.0  # distance of two classes' medians over the wider 10 % to 90 % range: ten standard deviations
 ORDERED = 0.995  # |Spearman's correlation|
-LEAST = {"classify": 12, "regress": 30}  # samples: with fewer, chance alone orders some column as the label is
+LEAST = {"classify": 20, "regress": 30}  # samples: with fewer, chance alone orders some column as the label is
 COLUMNS, ROWS = 1024, 2000  # looked at in one modality at most
 Array = NDArray[np.float64]
 
