@@ -61,8 +61,7 @@ def check_data(ctx: click.Context, path: str) -> int:
     from fusionbench import data
     from fusionbench.cli.flags import dotted
 
-    target = path if not Path(path).exists() else str(Path(path))
-    lines = data.check(target, dotted(ctx).hparams.get("benchmark"))
+    lines = data.check(path, dotted(ctx).hparams.get("benchmark"))
     click.echo("\n".join(lines))
     return 1 if any(line.startswith("wrong: ") for line in lines) else 0
 

@@ -140,9 +140,13 @@ def _constants(benchmark: Benchmark, name: str) -> None:
     for m, rate in benchmark.rates.items():
         if m not in shapes or not _positive(rate):
             raise UsageError(f"{name}: rates is modality -> steps a second, above 0, not {m!r}: {rate!r}")
-    for m in benchmark.backbones:
+    for m, chosen in benchmark.backbones.items():
         if m not in shapes:
             raise UsageError(f"{name}: backbones names the modality {m!r}, which it does not have")
+        if not (isinstance(chosen, tuple) and len(chosen) == 2 and isinstance(chosen[1], Mapping)):
+            raise UsageError(f"{name}: the backbone of {m} is (name, settings), not {chosen!r}")
+    if not isinstance(benchmark.version, str) or not benchmark.version:
+        raise UsageError(f"{name}: version is a text, not {benchmark.version!r}")
     for spelling in benchmark.corruptions:
         corruptions.parse(spelling, list(shapes))
 

@@ -47,9 +47,13 @@ def read(path: Path) -> dict[str, Array]:
     if path.suffix not in readers:
         raise UsageError(f"{path}: {path.suffix or 'no suffix'} is not read, only {', '.join(SUFFIXES)}")
     try:
-        return readers[path.suffix](path)
+        found = readers[path.suffix](path)
     except MemoryError:
         raise UsageError(f"{path} needs more memory than there is") from None
+    for name in found:
+        if not name.isprintable() or len(name) > LONGEST:
+            raise UsageError(f"{path}: {clip(name)} is no name of a column or array: {LONGEST} characters on one line")
+    return found
 
 
 def is_table(path: Path) -> bool:
