@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fusionbench import harness, registry
+from fusionbench import harness, hparams, registry
 from fusionbench.api import Batch, Benchmark, Splits, Stream
 from fusionbench.check import benchmarks as kit
 from fusionbench.check._tools import NotApplicable
@@ -37,7 +37,8 @@ def check(target: str, given: Mapping[str, Any] | None = None) -> list[str]:
     """
     setup = harness.setup(target, REFERENCE, given={"benchmark": dict(given or {})})
     benchmark, data = setup.benchmark, _accepted(setup)
-    maker = partial(registry.load("benchmarks", target), **setup.arguments["given"]["benchmark"])
+    plugin = registry.load("benchmarks", target)
+    maker = partial(plugin, **hparams.fill(hparams.read(plugin), given or {}, setup.benchmark_name))
     lines = [*_overview(target, benchmark, data), *_streams(data), *_labels(benchmark, data)]
     lines += [f"{NOTE}{text}" for text in benchmark.notes]
     lines += [f"{NOTE}left out: {text}" for text in benchmark.skipped]

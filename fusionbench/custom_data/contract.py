@@ -198,8 +198,8 @@ def _check_labels(task: Task, name: str, data: Batch) -> None:
     if not task.per_frame and y.shape[1] != 1:
         raise UsageError(f"{name}: a sample has one label, not {y.shape[1]}")
     valid = y[data.y_mask]
-    if not len(valid):
-        raise UsageError(f"{name}: nothing is labelled")
+    if not len(valid):  # an official test list: its answers are somebody else's; `splits` wants labels
+        return
     if task.kind == "classify" and not 0 <= int(valid.min()) <= int(valid.max()) < task.out:
         raise UsageError(f"{name}: classes run from {int(valid.min())} to {int(valid.max())}, of {task.out}")
     if task.kind == "regress" and y.shape[2] != task.out:
