@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from fusionbench import harness, hparams, registry
+from fusionbench import contract, harness, hparams, registry
 from fusionbench.api import Batch, Benchmark, Splits, Stream
 from fusionbench.check import benchmarks as kit
 from fusionbench.check._tools import NotApplicable
-from fusionbench.custom_data import contract, leaks
+from fusionbench.custom_data import leaks
 from fusionbench.engine.model import statistics
 from fusionbench.errors import UsageError
 from fusionbench.harness.evaluate import check_conditions

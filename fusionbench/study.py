@@ -56,11 +56,12 @@ class Study:
 
     def setups(self, datasets: dict[str, Dataset] | None = None) -> Iterator[tuple[Setup, list[str]]]:
         """Every table row with its conditions, checked before anything runs; `datasets` as of `harness.setup`."""
-        from fusionbench import harness
+        from fusionbench import contract, harness
         from fusionbench.corruptions.missing import subsets
 
         for benchmark in self.benchmarks:
-            shapes = registry.load("benchmarks", benchmark)(**_typed(benchmark, self.benchmark)).shapes
+            maker, typed = registry.load("benchmarks", benchmark), _typed(benchmark, self.benchmark)
+            shapes = contract.make(maker, typed, registry.plugin_name(benchmark)).shapes
             for fuser, settings in self._rows(list(shapes)):
                 for values in itertools.product(*self.cross.values()):
                     given: dict[str, dict[str, Any]] = {

@@ -105,10 +105,14 @@ def _facts(kind: str, plugin: Any, name: str, benchmark: str) -> list[str]:
         for preset, settings in plugin.presets.items():
             lines.append(f"Preset {preset}: {' '.join(f'{k}={v}' for k, v in settings.items())}")
     if kind == "benchmarks":
-        judge = plugin()
-        lines.append(f"Modalities: {', '.join(f'{m} {shape}' for m, shape in judge.shapes.items())}")
-        lines.append(f"Task: {judge.task}; {judge.folds} folds, {judge.seeds} seeds, {judge.steps} steps a member")
-        lines.append(f"Damage: {' '.join(judge.corruptions)}")
+        from fusionbench import contract
+
+        protocol = contract.make(plugin, {}, name)
+        lines.append(f"Modalities: {', '.join(f'{m} {shape}' for m, shape in protocol.shapes.items())}")
+        lines.append(
+            f"Task: {protocol.task}; {protocol.folds} folds, {protocol.seeds} seeds, {protocol.steps} steps a member"
+        )
+        lines.append(f"Damage: {' '.join(protocol.corruptions)}")
     if kind == "corruptions":
         lines.append(f"{'Announced by the mask' if plugin.announced else 'Silent'}; made for: {plugin.level}")
         lines.append(f"Severities 1 to {len(plugin.ladder)}: {', '.join(map(str, plugin.ladder))}")

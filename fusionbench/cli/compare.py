@@ -143,20 +143,20 @@ def missing_grid_command(
 
     A sample loses each modality at the rate, completely at random, and keeps at least one. Realised rates are printed.
     """
-    from fusionbench import corruptions, registry
+    from fusionbench import contract, corruptions, registry
 
     names, dotted = split([*options.pop("fusers"), *ctx.args])
     if not names:
         raise UsageError("missing-grid of what? fusionbench missing-grid concat jmt -b watch")
-    judge = registry.load("benchmarks", benchmark)()
+    protocol = contract.make(registry.load("benchmarks", benchmark), {}, benchmark)
     target = "+".join(modality) or "all"
-    tested = [c for c, *_ in corruptions.parse(f"absent:{target}", list(judge.shapes))]
+    tested = [c for c, *_ in corruptions.parse(f"absent:{target}", list(protocol.shapes))]
     trained = [_rate(text) for text in rates.split(",")]
     base = _study(names, dotted, {
         **options, "file": None, "benchmarks": (benchmark,), "corruption": (f"absent:{target}",), "lattice": False,
         "cross": (), "no_references": True,
     })  # fmt: skip
-    spelled = {r: ",".join(f"{m}={r:g}" for m in (modality or judge.shapes)) if r else "" for r in trained}
+    spelled = {r: ",".join(f"{m}={r:g}" for m in (modality or protocol.shapes)) if r else "" for r in trained}
     obtained: dict[float, list[Record]] = {}
     ok = True
     for rate, missing in spelled.items():
@@ -164,7 +164,7 @@ def missing_grid_command(
         ok = ok and fine
     for row in dict.fromkeys(map(_name, obtained[trained[0]])):
         rows = {rate: [r for r in found if _name(r) == row] for rate, found in obtained.items()}
-        click.echo(_grid(row, benchmark, rows, tested, modality or tuple(judge.shapes)))
+        click.echo(_grid(row, benchmark, rows, tested, modality or tuple(protocol.shapes)))
     return 0 if ok else 1
 
 

@@ -129,14 +129,15 @@ def check_writable(results: Path) -> None:
 
 
 def _flag_help(fuser: str, benchmark: str, given: Given) -> str:
-    from fusionbench import hparams, registry
+    from fusionbench import contract, hparams, registry
     from fusionbench.engine import Recipe
 
-    judge = registry.load("benchmarks", benchmark)
-    parts = {"fuser": registry.load("fusers", fuser), "train": Recipe, "benchmark": judge}
-    shapes = judge().shapes
+    maker = registry.load("benchmarks", benchmark)
+    parts = {"fuser": registry.load("fusers", fuser), "train": Recipe, "benchmark": maker}
+    protocol = contract.make(maker, {}, benchmark)
+    shapes = protocol.shapes
     for m in shapes:
-        name = given.backbones.get(m, judge().backbones.get(m, ("identity", {}))[0])
+        name = given.backbones.get(m, protocol.backbones.get(m, ("identity", {}))[0])
         parts[f"backbone.{m}"] = registry.load("backbones", name)
     formatter = click.HelpFormatter(width=110)
     with formatter.section("Hyper-parameters (search range in brackets)"):

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fusionbench.contract import LIMITS
 from fusionbench.custom_data import files
-from fusionbench.custom_data.contract import LIMITS
 from fusionbench.errors import UsageError, unknown
 
 #: Which column or array plays which part, unless benchmark.toml says otherwise.

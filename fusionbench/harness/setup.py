@@ -11,9 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fusionbench import features, hparams, registry
+from fusionbench import contract, features, hparams, registry
 from fusionbench.api import Batch, Benchmark, Splits, Stream
-from fusionbench.custom_data import contract
 from fusionbench.engine import Member, Recipe
 from fusionbench.engine.model import Blueprint
 from fusionbench.errors import UsageError, unknown
