@@ -1,0 +1,228 @@
+"""The formulas of EMT-DLFR, ALMT, DLF, MMIM and MoMKE against slow, obvious loops."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fusionbench.api import Batch, Criterion, Fuser, Spec, Stream, Streams, Task, keyed
+from fusionbench.fusers import emt_dlfr, momke
+from fusionbench.model import criterion
+
+DIMS = {"video": 5, "audio": 3, "text": 4}
+
+
+def spec(count: int = 3, kind: str = "classify", *, per_frame: bool = False) -> Spec:
+    return Spec("classify" if kind == "classify" else "regress", dict(list(DIMS.items())[:count]), 3, per_frame, 16)
+
+
+def ragged(problem: Spec, size: int = 4, steps: int = 5) -> Streams:
+    """Sample i has i masked steps at its end, and sample 1 lacks the first modality."""
+    mask = torch.arange(steps) < steps - torch.arange(size)[:, None]
+    gone = (torch.arange(size) == 1)[:, None]
+    return {
+        m: Stream(torch.randn(size, steps, dim), mask & ~gone if place == 0 else mask)
+        for place, (m, dim) in enumerate(problem.dims.items())
+    }
+
+
+def labelled(problem: Spec, streams: Streams, progress: float = 0.5) -> Batch:
+    first = next(iter(streams.values()))
+    y_mask = first.mask if problem.per_frame else torch.ones(len(first), 1, dtype=torch.bool)
+    if problem.kind == "classify":
+        return Batch(
+            streams, torch.arange(y_mask.numel()).reshape(y_mask.shape) % problem.out, y_mask, progress=progress
+        )
+    return Batch(streams, torch.randn(*y_mask.shape, problem.out), y_mask, progress=progress)
+
+
+def task_loss(problem: Spec) -> Criterion:
+    metric = "accuracy" if problem.kind == "classify" else "mse"
+    return criterion(Task(problem.kind, problem.out, (metric,), problem.per_frame))
+
+
+def gradients(fuser: Fuser, batch: Batch) -> dict[str, float]:
+    """The largest gradient of each of the fuser's own modules."""
+    fuser.zero_grad()
+    with keyed.scope(torch.tensor(3, dtype=torch.int32)):
+        fuser.loss(batch, task_loss(fuser.spec)).backward()  # type: ignore[no-untyped-call]
+    largest: dict[str, float] = {}
+    for name, parameter in fuser.named_parameters():
+        reached = 0.0 if parameter.grad is None else float(parameter.grad.abs().max())
+        largest[name.split(".")[0]] = max(largest.get(name.split(".")[0], 0.0), reached)
+    return largest
+
+
+def attend(layers: Mapping[str, nn.Module], x: Tensor, memory: Tensor, real: Tensor, heads: int) -> Tensor:
+    """Multi-head attention without an output projection, query by query: x (Q, d), memory (K, d), real (K,)."""
+    q, k, v = layers["query"](x), layers["key"](memory), layers["value"](memory)
+    size = q.shape[1] // heads
+    rows = []
+    for i in range(len(x)):
+        parts = []
+        for h in range(heads):
+            cut = slice(h * size, (h + 1) * size)
+            scores = [math.exp(float(q[i, cut] @ k[j, cut]) / size**0.5) if real[j] else 0.0 for j in range(len(k))]
+            total = sum(scores)
+            parts.append(sum((s / total * v[j, cut] for j, s in enumerate(scores) if s), torch.zeros(size)))
+        rows.append(torch.cat(parts))
+    return torch.stack(rows)
+
+
+def parts_of(module: nn.Module, names: str = "query key value") -> dict[str, nn.Module]:
+    return {name: module.get_submodule(name) for name in names.split()}
+
+
+# --------------------------------------------------------------------------------------------------------------- MoMKE
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("per_frame", [False, True])
+def test_momke_mixes_every_expert_on_every_modality(per_frame: bool) -> None:
+    fuser = momke.MoMKE(spec(per_frame=per_frame), width=8, depth=2, heads=2).eval()
+    streams = ragged(fuser.spec)
+    got = fuser(streams)
+    for b in range(4):
+        mixed = []
+        for m, stream in streams.items():
+            x, real = fuser.project[m](stream.x[b]) * stream.mask[b, :, None], stream.mask[b]
+            said = []
+            for expert in fuser.experts.values():
+                y = x
+                for layer in expert:
+                    attended = attend(parts_of(layer), y, y, real, 2)
+                    y = y + attended + layer.mlp(attended)
+                said.append(y)
+            weights = fuser.routers[m](x).softmax(-1)
+            mixture = sum(weights[:, e, None] * said[e] for e in range(3)) * real[:, None]
+            mixed.append(mixture if per_frame else mixture.sum(0, keepdim=True) / max(1, int(real.sum())))
+        joint = torch.cat(mixed, -1)
+        torch.testing.assert_close(got[b], fuser.answer(joint + torch.relu(fuser.joint(joint))), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("per_frame", [False, True])
+def test_momke_trains_experts_alone_first_and_the_mixture_afterwards(per_frame: bool) -> None:
+    problem = spec(per_frame=per_frame)
+    fuser = momke.MoMKE(problem, width=8, alone=0.4)
+    streams = ragged(problem)
+    early, late = (gradients(fuser, labelled(problem, streams, progress)) for progress in (0.39, 0.4))
+    for trained, idle, found in (
+        ("own_answer", "joint routers answer", early),
+        ("joint routers answer", "own_answer", late),
+    ):
+        assert all(found[name] > 0 for name in trained.split())
+        assert all(found[name] == 0 for name in idle.split())
+        assert found["project"] > 0
+        assert found["experts"] > 0
+
+
+def test_momke_never_drops_the_last_modality_and_each_pattern_occurs() -> None:
+    tokens = {m: Stream(torch.ones(200, 2, 1), torch.ones(200, 2, dtype=torch.bool)) for m in "abc"}
+    tokens["c"] = Stream(tokens["c"].x, torch.arange(200)[:, None].expand(-1, 2) >= 100)
+    with keyed.scope(torch.tensor(1, dtype=torch.int32)):
+        kept = momke._keep_some(tokens)
+    patterns = torch.stack([s.present for s in kept.values()], 1)
+    assert patterns.any(1).all()
+    assert not patterns[:100, 2].any()
+    assert {tuple(p) for p in patterns[100:].tolist()} == set(itertools.product([True, False], repeat=3)) - {
+        (False,) * 3
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------ EMT-DLFR
+
+
+def promote_slowly(part: nn.Module, x: Tensor, real: Tensor, memory: Tensor, memory_real: Tensor) -> Tensor:
+    names = parts_of(part, "cross own norm_cross norm_memory norm_own norm_feed widen narrow")
+    cross, own = (parts_of(names[name], "query key value out") for name in ("cross", "own"))
+    x = x + cross["out"](attend(cross, names["norm_cross"](x), names["norm_memory"](memory), memory_real, 2))
+    normal = names["norm_own"](x)
+    x = x + own["out"](attend(own, normal, normal, real, 2))
+    wide = names["widen"](names["norm_feed"](x))
+    half = wide.shape[1] // 2
+    return x + names["narrow"](wide[:, :half] * nn.functional.gelu(wide[:, half:]))
+
+
+@torch.no_grad()
+def test_emt_dlfr_exchanges_through_global_tokens() -> None:
+    fuser = emt_dlfr.EMTDLFR(spec(), width=8, depth=2, heads=2).eval()
+    streams = ragged(fuser.spec)
+    got = fuser.view(streams)
+    always = torch.ones(3, dtype=torch.bool)
+    for b in range(4):
+        local, vectors = {}, []
+        for m, stream in streams.items():
+            x = fuser.project[m](stream.x[b]) * stream.mask[b, :, None]
+            vectors.append(x.sum(0) / max(1, int(stream.mask[b].sum())))
+            local[m] = x + emt_dlfr.sinusoids(5, 8, x.device)
+        context = torch.stack(vectors)
+        for _ in range(2):
+            versions = []
+            for m, stream in streams.items():
+                real = stream.mask[b]
+                versions.append(promote_slowly(fuser.promote, context, always, local[m], real).flatten())
+                local[m] = promote_slowly(fuser.promote, local[m], real, context, always)
+            scores = [math.exp(float(fuser.versions(v))) for v in versions]
+            pooled = sum(s / sum(scores) * v for s, v in zip(scores, versions, strict=True))
+            context = pooled.reshape(3, 8)
+        torch.testing.assert_close(got.context[b], context.flatten(), atol=1e-5, rtol=1e-4)
+        for m, x in local.items():
+            torch.testing.assert_close(got.local[m][b], x, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            got.answers[b, 0], fuser.head(torch.cat([*vectors, context.flatten()])), atol=1e-5, rtol=1e-4
+        )
+
+
+def test_emt_dlfr_batch_statistics_are_those_of_present_samples() -> None:
+    x, mask = torch.randn(6, 4), torch.tensor([True, False, True, True, False, True])
+    norm = nn.BatchNorm1d(4, affine=False)
+    torch.testing.assert_close(emt_dlfr.standardise(x, mask)[mask], norm(x[mask]))
+
+
+def test_emt_dlfr_attraction_is_the_symmetric_cosine_and_stops_at_targets() -> None:
+    siamese = emt_dlfr._Siamese(4, 3)
+    views = (torch.randn(6, 4, requires_grad=True), torch.randn(6, 4, requires_grad=True))
+    everyone = torch.ones(6, dtype=torch.bool)
+    z = [nn.functional.batch_norm(siamese.project(v), None, None, training=True) for v in views]
+    p = [
+        siamese.second(
+            torch.relu(nn.functional.batch_norm(siamese.first(x), None, None, siamese.scale, siamese.shift, True))
+        )
+        for x in z
+    ]
+    cosines = [nn.functional.cosine_similarity(p[i][b], z[1 - i][b].detach(), 0) for i in range(2) for b in range(6)]
+    want = -sum(cosines, torch.zeros(())) / 12
+    got = siamese(views, everyone)
+    torch.testing.assert_close(got, want)
+    for mine, theirs in zip(torch.autograd.grad(got, views), torch.autograd.grad(want, views), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-4)
+
+
+def test_emt_dlfr_rebuilds_what_was_erased_and_nothing_else() -> None:
+    problem = spec()
+    fuser = emt_dlfr.EMTDLFR(problem, width=8, dropout=0.0, feed_dropout=0.0)
+    streams = ragged(problem)
+    batch = labelled(problem, streams)
+    with keyed.scope(torch.tensor(5, dtype=torch.int32)):
+        partial = fuser._erase(streams)
+    with keyed.scope(torch.tensor(5, dtype=torch.int32)):
+        total = fuser.loss(batch, task_loss(problem))
+    whole, part = fuser.view(streams), fuser.view(partial)
+    want = task_loss(problem)(part.answers, batch) + task_loss(problem)(whole.answers, batch)
+    want = want + fuser.attract_context((whole.context, part.context), torch.ones(4, dtype=torch.bool))
+    for m, stream in streams.items():
+        want = want + fuser.attract_utterance[m]((whole.utterances[m], part.utterances[m]), stream.present)
+        guess, errors = fuser.reconstruct[m](part.local[m]), []
+        for b, t in itertools.product(range(4), range(5)):
+            assert not partial[m].mask[b, t] or stream.mask[b, t]
+            if stream.mask[b, t] and not partial[m].mask[b, t]:
+                for difference in (guess[b, t] - stream.x[b, t]).abs():
+                    errors.append(0.5 * difference**2 if difference < 1 else difference - 0.5)
+        assert errors, "this key erases nothing of a modality"
+        want = want + sum(errors) / len(errors)
+    torch.testing.assert_close(total, want)
