@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fusionbench.api import Batch, Criterion, Fuser, Spec, Stream, Streams, Task, keyed
-from fusionbench.fusers import emt_dlfr, momke
+from fusionbench.api import Batch, Criterion, Fuser, Spec, Stream, Streams, Task, UsageError, keyed, sinusoids
+from fusionbench.fusers import almt, emt_dlfr, momke
 from fusionbench.model import criterion
 
 DIMS = {"video": 5, "audio": 3, "text": 4}
@@ -159,7 +159,7 @@ def test_emt_dlfr_exchanges_through_global_tokens() -> None:
         for m, stream in streams.items():
             x = fuser.project[m](stream.x[b]) * stream.mask[b, :, None]
             vectors.append(x.sum(0) / max(1, int(stream.mask[b].sum())))
-            local[m] = x + emt_dlfr.sinusoids(5, 8, x.device)
+            local[m] = x + sinusoids(5, 8, x.device)
         context = torch.stack(vectors)
         for _ in range(2):
             versions = []
@@ -226,3 +226,78 @@ def test_emt_dlfr_rebuilds_what_was_erased_and_nothing_else() -> None:
         assert errors, "this key erases nothing of a modality"
         want = want + sum(errors) / len(errors)
     torch.testing.assert_close(total, want)
+
+
+# ---------------------------------------------------------------------------------------------------------------- ALMT
+
+
+@pytest.mark.parametrize("plugin", [almt.ALMT])
+def test_the_dominant_modality_is_language_else_the_first_and_must_exist(plugin: type[Fuser]) -> None:
+    def leads(*modalities: str, **given: str) -> object:
+        return plugin(Spec("classify", dict.fromkeys(modalities, 3), 2), width=16, **given).dominant  # type: ignore[call-arg]
+
+    assert leads("video", "text", "audio") == "text"
+    assert leads("video", "language") == "language"
+    assert leads("video", "audio") == "video"
+    assert leads("video", "text", dominant="video") == "video"
+    with pytest.raises(UsageError, match=r"^\w+: no modality is called 'speech'; dominant takes one of video, audio$"):
+        leads("video", "audio", dominant="speech")
+
+
+@torch.no_grad()
+def test_almt_adds_what_the_dominant_tokens_find_in_the_others() -> None:
+    scale = almt._Scale(["audio", "video"], 8, 2)
+    asking, hyper = torch.randn(3, 4, 8), torch.randn(3, 4, 8)
+    others = {
+        "audio": Stream(torch.randn(3, 5, 8), torch.arange(5) < torch.tensor([[5], [2], [0]])),
+        "video": Stream(torch.randn(3, 2, 8), torch.ones(3, 2, dtype=torch.bool)),
+    }
+    got = scale(asking, others, hyper)
+    for b in range(3):
+        found = torch.zeros(4, 8)
+        for m, stream in others.items():
+            layers = {"query": scale.query, "key": scale.keys[m], "value": scale.values[m]}
+            if stream.mask[b].any():
+                found = found + attend(
+                    layers, scale.norm_query(asking[b]), scale.norms[m](stream.x[b]), stream.mask[b], 2
+                )
+        torch.testing.assert_close(got[b], scale.norm_hyper(hyper[b]) + scale.out(found), atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_almt_asks_at_every_scale_and_reads_the_answer_token() -> None:
+    problem = spec()
+    fuser = almt.ALMT(problem, width=16, tokens=2, scales=3, depth=2, heads=2, head_width=8).eval()
+    streams = ragged(problem, 1)
+    always = torch.ones(1, 9, dtype=torch.bool)
+
+    def placed(x: Tensor) -> Tensor:
+        return x + sinusoids(x.shape[1], 16, x.device)
+
+    short = {}
+    for m, stream in streams.items():
+        x = placed(torch.cat([fuser.tokens[m][None], fuser.project[m](stream.x)], 1))
+        short[m] = fuser.compress[m][0](x, x, always[:, : x.shape[1]])[:, :2]
+    scales = [placed(short["text"])]
+    for layer in fuser.refine:
+        scales.append(layer(scales[-1], scales[-1], always[:, :2]))
+    hyper = fuser.hyper[None]
+    for asking, ask in zip(scales, fuser.ask, strict=True):
+        hyper = ask(asking, {m: Stream(short[m], always[:, :2]) for m in ("video", "audio")}, hyper)
+    target, source = (placed(torch.cat([fuser.answer_token[None], x], 1)) for x in (scales[-1], hyper))
+    for layer in fuser.fuse:
+        target = layer(target, source, always[:, :3])
+    torch.testing.assert_close(fuser(streams), fuser.answer(target[:, :1]))
+
+
+@torch.no_grad()
+def test_almt_gets_nothing_from_an_absent_modality() -> None:
+    problem = spec()
+    fuser = almt.ALMT(problem, width=16).eval()
+    streams = ragged(problem)
+    alone = {m: s if m == "text" else s.absent() for m, s in streams.items()}
+    before = fuser(alone)
+    for m in ("video", "audio"):
+        fuser.tokens[m].add_(1.0)
+    torch.testing.assert_close(fuser(alone), before)
+    assert not torch.allclose(fuser(streams), before)
