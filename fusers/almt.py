@@ -31,30 +31,8 @@ from torch import Tensor, nn
 
 from fusionbench.api import Choice, Fuser, Projections, Range, Spec, Stream, Streams, attention, sinusoids
 
+from ._attention import Attention, split
 from ._dominant import dominant as find_dominant
-
-
-class _Attention(nn.Module):
-    """Heads of any width: x (B, Q, width), keys and values from memory (B, K, width), mask (B, K)."""
-
-    def __init__(self, width: int, heads: int, head_width: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query, self.key, self.value = (nn.Linear(width, heads * head_width, bias=False) for _ in range(3))
-        self.out = nn.Linear(heads * head_width, width)
-        for part in (self.query, self.key):
-            nn.init.xavier_uniform_(part.weight)
-
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-        q, k, v = (
-            split(layer(x), self.heads) for layer, x in ((self.query, query), (self.key, key), (self.value, value))
-        )
-        return self.out(attention(q, k, v, mask[:, None, None]).transpose(1, 2).flatten(2))
-
-
-def split(x: Tensor, heads: int) -> Tensor:
-    """(B, T, heads * d) -> (B, heads, T, d)."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 class _Layer(nn.Module):
@@ -62,12 +40,14 @@ class _Layer(nn.Module):
 
     def __init__(self, width: int, heads: int, head_width: int) -> None:
         super().__init__()
-        self.attend = _Attention(width, heads, head_width)
+        self.attend = Attention(width, heads, head_width=head_width)
+        for part in (self.attend.query, self.attend.key):
+            nn.init.xavier_uniform_(part.weight)
         self.norm_query, self.norm_key, self.norm_value, self.norm_feed = (nn.LayerNorm(width) for _ in range(4))
         self.feed = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
 
     def forward(self, x: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
-        x = x + self.attend(self.norm_query(x), self.norm_key(memory), self.norm_value(memory), mask)
+        x = x + self.attend(self.norm_query(x), self.norm_key(memory), self.norm_value(memory), mask[:, None])
         return x + self.feed(self.norm_feed(x))
 
 

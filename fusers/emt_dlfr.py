@@ -48,44 +48,29 @@ from fusionbench.api import (
     keyed,
     masked_mean,
     sinusoids,
-    softmax_over,
 )
 
-
-class _Attention(nn.Module):
-    """Multi-head attention with dropout on its weights: x (B, Q, width), memory (B, K, width), mask (B, K) or None."""
-
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query, self.key, self.value = (nn.Linear(width, width, bias=False) for _ in range(3))
-        self.out = nn.Linear(width, width)
-        self.dropout = Dropout(dropout)
-
-    def forward(self, x: Tensor, memory: Tensor, mask: Tensor | None) -> Tensor:
-        q, k, v = (
-            layer(tokens).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for layer, tokens in ((self.query, x), (self.key, memory), (self.value, memory))
-        )
-        scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
-        weights = scores.softmax(-1) if mask is None else softmax_over(scores, mask[:, None, None])
-        return self.out((self.dropout(weights) @ v).transpose(1, 2).flatten(2))
+from ._attention import Attention
 
 
 class _Promotion(nn.Module):
-    """Pre-norm with skips: attention to a memory, self-attention, feed-forward part with a GELU gate."""
+    """Pre-norm with skips: attention to a memory, self-attention, feed-forward part with a GELU gate.
+
+    x (B, Q, width), memory (B, K, width); their masks (B, 1, Q) and (B, 1, K), or None where all is real.
+    """
 
     def __init__(self, width: int, heads: int, dropout: float, feed_dropout: float) -> None:
         super().__init__()
-        self.cross, self.own = _Attention(width, heads, dropout), _Attention(width, heads, dropout)
+        self.cross, self.own = (Attention(width, heads, dropout=dropout) for _ in range(2))
         self.norm_cross, self.norm_memory, self.norm_own, self.norm_feed = (nn.LayerNorm(width) for _ in range(4))
         self.widen, self.narrow = nn.Linear(width, 8 * width), nn.Linear(4 * width, width)
         self.dropout = Dropout(feed_dropout)
 
     def forward(self, x: Tensor, mask: Tensor | None, memory: Tensor, memory_mask: Tensor | None) -> Tensor:
-        x = x + self.cross(self.norm_cross(x), self.norm_memory(memory), memory_mask)
+        memory = self.norm_memory(memory)
+        x = x + self.cross(self.norm_cross(x), memory, memory, memory_mask)
         normal = self.norm_own(x)
-        x = x + self.own(normal, normal, mask)
+        x = x + self.own(normal, normal, normal, mask)
         value, gate = self.widen(self.norm_feed(x)).chunk(2, -1)
         return x + self.dropout(self.narrow(value * gelu(gate)))
 
@@ -208,8 +193,8 @@ class EMTDLFR(Fuser):
         for _ in range(self.depth):
             versions = []
             for m, (_, mask) in tokens.items():
-                promoted = self.promote(local[m], mask, context, None)
-                versions.append(self.promote(context, None, local[m], mask).flatten(1))
+                promoted = self.promote(local[m], mask[:, None], context, None)
+                versions.append(self.promote(context, None, local[m], mask[:, None]).flatten(1))
                 local[m] = promoted
             stacked = torch.stack(versions, 1)  # (B, versions, M * width)
             pooled = (self.versions(stacked).softmax(1) * stacked).sum(1)
