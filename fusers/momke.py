@@ -108,13 +108,12 @@ class MoMKE(Fuser):
     def loss(self, batch: Batch, criterion: Criterion) -> Tensor:
         """Before `alone` of training: what each expert answers alone, where its modality is; afterwards the mixture."""
         tokens = self._tokens(batch.streams)
-        first = torch.zeros_like(batch.y_mask, dtype=torch.float32).sum()
+        losses = []
         for m, answers in self.answers_alone(tokens).items():
             there = self.pool(tokens[m]).mask
-            first = first + criterion(answers, replace(batch, y_mask=batch.y_mask & there))
-        second = criterion(self._mix(_keep_some(tokens)), batch)
-        mixing = torch.as_tensor(batch.progress, device=second.device) >= self.alone
-        return torch.where(mixing, second, first)
+            losses.append(criterion(answers, replace(batch, y_mask=batch.y_mask & there)))
+        early = 1.0 * (batch.progress < self.alone)  # of a number or of a tensor
+        return early * torch.stack(losses).sum() + (1.0 - early) * criterion(self._mix(_keep_some(tokens)), batch)
 
     def answers_alone(self, tokens: Streams) -> dict[str, Tensor]:
         """Each expert's own answers to its own modality's tokens, (B, S, out)."""

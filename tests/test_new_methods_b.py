@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fusionbench.api import Batch, Criterion, Fuser, Spec, Stream, Streams, Task, UsageError, keyed, sinusoids
-from fusionbench.fusers import almt, emt_dlfr, momke
+from fusionbench.fusers import almt, dlf, emt_dlfr, momke
 from fusionbench.model import criterion
 
 DIMS = {"video": 5, "audio": 3, "text": 4}
@@ -231,7 +231,7 @@ def test_emt_dlfr_rebuilds_what_was_erased_and_nothing_else() -> None:
 # ---------------------------------------------------------------------------------------------------------------- ALMT
 
 
-@pytest.mark.parametrize("plugin", [almt.ALMT])
+@pytest.mark.parametrize("plugin", [almt.ALMT, dlf.DLF])
 def test_the_dominant_modality_is_language_else_the_first_and_must_exist(plugin: type[Fuser]) -> None:
     def leads(*modalities: str, **given: str) -> object:
         return plugin(Spec("classify", dict.fromkeys(modalities, 3), 2), width=16, **given).dominant  # type: ignore[call-arg]
@@ -301,3 +301,105 @@ def test_almt_gets_nothing_from_an_absent_modality() -> None:
         fuser.tokens[m].add_(1.0)
     torch.testing.assert_close(fuser(alone), before)
     assert not torch.allclose(fuser(streams), before)
+
+
+# ----------------------------------------------------------------------------------------------------------------- DLF
+
+
+def test_dlf_margins_are_triplets_of_cosines() -> None:
+    vectors, labels = torch.randn(8, 4), [0.0, 1.0, 1.0, 2.0, 0.0, 0.0, 3.0, 1.0]
+    valid = [True, True, True, True, False, True, True, True]
+    margins = torch.tensor([[0.3 * abs(a - b) for b in labels] for a in labels])
+    anchors = []
+    for i in range(8):
+        terms = []
+        for p, n in itertools.product(range(8), range(8)):
+            if valid[i] and valid[p] and valid[n] and p != i and labels[p] == labels[i] != labels[n]:
+                near, far = (float(nn.functional.cosine_similarity(vectors[i], vectors[j], 0)) for j in (p, n))
+                terms.append(max(0.0, float(margins[i, n]) - near + far))
+        if terms:
+            anchors.append(sum(terms) / len(terms))
+    assert len(anchors) == 5  # two labels stand alone, one vector is not valid
+    got = dlf.margin_loss(vectors, margins, torch.tensor(valid))
+    torch.testing.assert_close(got, torch.tensor(sum(anchors) / 5))
+
+
+def test_dlf_labels_are_as_far_apart_as_their_differences() -> None:
+    known = torch.tensor([[True], [True], [False], [True]])
+    classes = Batch({}, torch.tensor([[0], [2], [1], [2]]), known)
+    apart = dlf.label_distances(classes, spec())
+    assert apart[0].tolist()[:2] == [0, 1]
+    assert apart[1, 3] == 0
+    values = Batch({}, torch.tensor([[[1.0]], [[3.0]], [[50.0]], [[8.0]]]), known)
+    got = dlf.label_distances(values, Spec("regress", DIMS, 1))
+    torch.testing.assert_close(got[0, [0, 1, 3]], torch.tensor([0.0, 2.0, 7.0]) / 4)  # mean 4, largest deviation 4
+
+
+@torch.no_grad()
+def test_dlf_transformer_is_causal_over_real_steps() -> None:
+    encode = dlf._Transformer(8, 1, 2, 0.0, 0.0).eval()
+    mask = torch.tensor([[True, False, True, True]])
+    stream, memory = (Stream(torch.randn(1, 4, 8), mask) for _ in range(2))
+    rates = [10000.0 ** (-i / 3) for i in range(4)]
+    places = torch.tensor([[f((t + 1) * r) for f in (math.sin, math.cos) for r in rates] for t in range(4)])
+    for other in (None, memory):
+        got = encode(stream, other)
+        x, y = (s.x[0] * 8**0.5 + places for s in (stream, other or stream))
+        layer = encode.layers[0]
+        rows = []
+        for t in range(4):
+            real = mask[0] & (torch.arange(4) <= t)
+            rows.append(attend(parts_of(layer.attend), layer.norm(x[t : t + 1]), layer.norm(y), real, 2)[0])
+        attended = x + layer.attend.out(torch.stack(rows))
+        want = encode.last(attended + layer.feed(layer.norm_feed(attended)))
+        torch.testing.assert_close(got[0], want, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_dlf_answers_without_the_dominant_modality_from_the_others_specific_features() -> None:
+    problem = spec()
+    fuser = dlf.DLF(problem, width=16).eval()
+    streams = {m: Stream(torch.randn(2, 5, dim), torch.ones(2, 5, dtype=torch.bool)) for m, dim in DIMS.items()}
+    silent = {**streams, "text": streams["text"].absent()}
+    said = fuser.answers(fuser.parts(silent))
+    assert {m: there.all().item() for m, there in said.there.items()} == {"video": True, "audio": True, "text": False}
+    louder = {**silent, "audio": Stream(streams["audio"].x + 1, streams["audio"].mask)}
+    changed = fuser.answers(fuser.parts(louder))
+    torch.testing.assert_close(changed.specific["video"], said.specific["video"])
+    assert not torch.allclose(changed.specific["audio"], said.specific["audio"])
+
+
+@torch.no_grad()
+def test_dlf_rebuilds_tokens_and_extracts_specific_features_again() -> None:
+    fuser = dlf.DLF(spec(2), width=16).eval()
+    parts = fuser.parts(ragged(fuser.spec))
+    want = torch.zeros(())
+    for m, tokens in parts.tokens.items():
+        rebuilt = fuser.decode[m](torch.cat([parts.specific[m].x, parts.shared[m].x], -1))
+        again = fuser.specific[m](Stream(rebuilt, tokens.mask))
+        real = tokens.mask.nonzero().tolist()
+        for b, t in real:
+            errors = (rebuilt[b, t] - tokens.x[b, t]).square() + (again[b, t] - parts.specific[m].x[b, t]).square()
+            want = want + errors.sum() / 16 / len(real)
+    torch.testing.assert_close(fuser.restoration(parts), want)
+
+
+def test_dlf_adds_its_losses_with_their_weights() -> None:
+    problem = spec(kind="regress")
+    fuser = dlf.DLF(problem, width=16, rebuild=0.5, separate=0.05).eval()
+    batch = labelled(problem, ragged(problem))
+    measure, parts = task_loss(problem), fuser.parts(batch.streams)
+    said = fuser.answers(parts)
+    want = measure(said.joint, batch) + measure(said.shared, batch)
+    for m, answers in said.specific.items():
+        # Sample 1 has no video; but text, which asks for it, is there.
+        want = want + (3 if m == "text" else 1) * measure(answers, batch)
+    pairs = [
+        (s.x[b, t], parts.shared[m].x[b, t]) for m, s in parts.specific.items() for b, t in s.mask.nonzero().tolist()
+    ]
+    cosines = [float(nn.functional.cosine_similarity(*pair, 0).detach().clamp(min=0)) for pair in pairs]
+    counts = [int(s.mask.sum()) for s in parts.specific.values()]
+    overlap = sum(sum(part.tolist()) / len(part) for part in torch.tensor(cosines).split(counts))
+    torch.testing.assert_close(fuser.overlap(parts), torch.tensor(overlap))
+    want = want + 0.5 * fuser.restoration(parts) + 0.05 * (overlap + fuser.margins(parts, batch))
+    torch.testing.assert_close(fuser.loss(batch, measure), want)
