@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fusionbench.api import Batch, Criterion, Fuser, Spec, Stream, Streams, Task, UsageError, keyed, sinusoids
-from fusionbench.fusers import almt, dlf, emt_dlfr, momke
+from fusionbench.fusers import almt, dlf, emt_dlfr, mmim, momke
 from fusionbench.model import criterion
 
 DIMS = {"video": 5, "audio": 3, "text": 4}
@@ -231,7 +231,7 @@ def test_emt_dlfr_rebuilds_what_was_erased_and_nothing_else() -> None:
 # ---------------------------------------------------------------------------------------------------------------- ALMT
 
 
-@pytest.mark.parametrize("plugin", [almt.ALMT, dlf.DLF])
+@pytest.mark.parametrize("plugin", [almt.ALMT, dlf.DLF, mmim.MMIM])
 def test_the_dominant_modality_is_language_else_the_first_and_must_exist(plugin: type[Fuser]) -> None:
     def leads(*modalities: str, **given: str) -> object:
         return plugin(Spec("classify", dict.fromkeys(modalities, 3), 2), width=16, **given).dominant  # type: ignore[call-arg]
@@ -403,3 +403,89 @@ def test_dlf_adds_its_losses_with_their_weights() -> None:
     torch.testing.assert_close(fuser.overlap(parts), torch.tensor(overlap))
     want = want + 0.5 * fuser.restoration(parts) + 0.05 * (overlap + fuser.margins(parts, batch))
     torch.testing.assert_close(fuser.loss(batch, measure), want)
+
+
+# ---------------------------------------------------------------------------------------------------------------- MMIM
+
+
+@torch.no_grad()
+def test_mmim_contrast_is_the_share_of_the_right_sample() -> None:
+    mask = torch.tensor([[True, True], [True, False], [False, True], [True, True]])
+    truth, guess = Stream(torch.randn(4, 2, 3), mask), torch.randn(4, 2, 3)
+    terms = []
+    for b, t in mask.nonzero().tolist():
+        alike = {
+            c: math.exp(float(nn.functional.cosine_similarity(truth.x[b, t], guess[c, t], 0)))
+            for c in range(4)
+            if mask[c, t]
+        }
+        terms.append(-math.log(alike[b] / sum(alike.values())))
+    torch.testing.assert_close(mmim.contrast(truth, guess), torch.tensor(sum(terms) / len(terms)))
+
+
+def test_mmim_log_determinant_is_the_librarys() -> None:
+    root = torch.randn(5, 4, 4, dtype=torch.float64, requires_grad=True)
+    matrix = root @ root.mT + 0.1 * torch.eye(4)
+    got, want = mmim.log_determinant(matrix), torch.logdet(matrix)
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(*(torch.autograd.grad(value.sum(), root, retain_graph=True)[0] for value in (got, want)))
+
+
+def test_mmim_entropy_is_that_of_a_gaussian_a_group() -> None:
+    x = torch.randn(20, 4)
+    groups = torch.stack([torch.arange(20) < 9, torch.arange(20) >= 12, torch.arange(20) == 10], 1)
+    halves = []
+    for members in (groups[:, 0], groups[:, 1]):  # the third group has one member only
+        covariance = torch.cov(x[members].T, correction=0) + 1e-4 * torch.eye(4)
+        halves.append(torch.logdet(covariance) / 2)
+    torch.testing.assert_close(mmim.entropy(x, groups), sum(halves) / 2)
+    assert mmim.entropy(x, torch.zeros(20, 3, dtype=torch.bool)) == 0
+
+
+def test_mmim_groups_are_classes_or_sides_of_the_mean() -> None:
+    known = torch.tensor([[True], [True], [False], [True]])
+    values = Batch({}, torch.tensor([[[1.0, 4.0]], [[2.0, 0.0]], [[9.0, 9.0]], [[6.0, 2.0]]]), known)  # means 3 and 2
+    got = mmim.label_groups(values, Spec("regress", DIMS, 2))
+    assert got.int().tolist() == [[0, 1, 1, 0], [0, 0, 1, 1], [0, 0, 0, 0], [1, 0, 0, 0]]
+    classes = Batch({}, torch.tensor([[0], [2], [1], [2]]), known)
+    assert mmim.label_groups(classes, spec()).int().tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 0], [0, 0, 1]]
+
+
+def test_mmim_likelihood_is_a_gaussians_and_may_be_fixed() -> None:
+    gaussian = mmim._Gaussian(4)
+    x, y = torch.randn(3, 4, requires_grad=True), torch.randn(3, 4, requires_grad=True)
+    mean, deviation = gaussian.mean(x), (torch.tanh(gaussian.spread(x)) / 2).exp()
+    want = torch.distributions.Normal(mean, deviation).log_prob(y).sum(-1) + 2 * math.log(2 * math.pi)
+    torch.testing.assert_close(gaussian(x, y), want)
+    gaussian(x, y, fixed=True).sum().backward()
+    assert x.grad is not None
+    assert y.grad is not None
+    assert all(parameter.grad is None for parameter in gaussian.parameters())
+
+
+@pytest.mark.parametrize("kind", ["classify", "regress"])
+def test_mmim_vectors_do_not_learn_from_the_networks_own_likelihood(kind: str) -> None:
+    problem = spec(kind=kind)
+    fuser = mmim.MMIM(problem, width=16, dropout=0.0, bound=0.05, contrast=0.2)
+    batch = labelled(problem, ragged(problem, 8))
+    vectors, measure = fuser.vectors(batch.streams), task_loss(problem)
+    fusion = fuser.fuse(vectors)
+    main, own = measure(fuser.answer(fusion), batch), torch.zeros(())
+    for m, vector in vectors.items():
+        main = main + 0.2 * mmim.contrast(vector, fuser.back[m](fusion))
+    for m in ("video", "audio"):  # text predicts; sample 1 has no video
+        there = [b for b in range(8) if vectors[m].mask[b, 0] and vectors["text"].mask[b, 0]]
+        likely = sum(fuser.likelihood[m](vectors["text"].x[b, 0], vectors[m].x[b, 0]) for b in there) / len(there)
+        small = torch.tanh(vectors[m].x[:, 0] @ fuser.get_buffer(f"entropy_{m}").T)
+        groups = mmim.label_groups(batch, problem) & vectors[m].mask
+        main = main - 0.05 * (likely + mmim.entropy(small, groups))
+        own = own - likely
+    total = fuser.loss(batch, measure)
+    torch.testing.assert_close(total, main + own)
+    vectors_learn = list(fuser.project.parameters())
+    networks_learn = list(fuser.likelihood.parameters())
+    for parts, source in ((vectors_learn, main), (networks_learn, own)):
+        got = torch.autograd.grad(total, parts, retain_graph=True)
+        want = torch.autograd.grad(source, parts, retain_graph=True)
+        for mine, theirs in zip(got, want, strict=True):
+            torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-3)
