@@ -15,5 +15,5 @@ def dominant(spec: Spec, given: str, owner: str) -> str:
         UsageError: `given` is no modality of this benchmark.
     """
     if given and given not in spec.dims:
-        raise UsageError(f"{owner}: no modality is called {given!r}; dominant takes one of {', '.join(spec.dims)}")
+        raise UsageError(f"{owner}: there is no modality {given!r} to be dominant, only {', '.join(spec.dims)}")
     return given or next((m for m in LANGUAGE if m in spec.dims), spec.modalities[0])

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fusionbench.api import Batch, Criterion, Fuser, Spec, Stream, Streams, Task, UsageError, keyed, sinusoids
+from fusionbench.engine.model import criterion
 from fusionbench.fusers import almt, dlf, emt_dlfr, mmim, momke
-from fusionbench.model import criterion
 
 DIMS = {"video": 5, "audio": 3, "text": 4}
 
@@ -240,7 +240,7 @@ def test_the_dominant_modality_is_language_else_the_first_and_must_exist(plugin:
     assert leads("video", "language") == "language"
     assert leads("video", "audio") == "video"
     assert leads("video", "text", dominant="video") == "video"
-    with pytest.raises(UsageError, match=r"^\w+: no modality is called 'speech'; dominant takes one of video, audio$"):
+    with pytest.raises(UsageError, match=r"^\w+: there is no modality 'speech' to be dominant, only video, audio$"):
         leads("video", "audio", dominant="speech")
 
 
