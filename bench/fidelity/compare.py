@@ -1,0 +1,199 @@
+"""One function a method: the authors' module and ours with the same weights on the same numbers, and how far apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from authors import attention, largest, linear, load, module, stir
+from torch import Tensor, nn
+
+from fusionbench.api import Projections, Spec, Stream, Streams, sinusoids
+from fusionbench.fusers import evidential, jmt, key_sparse, low_rank, mult, tensor_fusion
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What of a fuser is compared with what.
+
+    Attributes:
+        code: the authors' repository, owner/name.
+        what: what goes in and what comes out, in a few words.
+        measure: folder of the checkout -> largest difference.
+    """
+
+    fuser: str
+    code: str
+    what: str
+    measure: Callable[[Path], float]
+
+
+def tokens(lengths: dict[str, int], width: int, size: int = 3) -> Streams:
+    """Random streams without a gap."""
+    generator = torch.Generator().manual_seed(1)
+    return {
+        m: Stream(torch.randn(size, steps, width, generator=generator), torch.ones(size, steps, dtype=torch.bool))
+        for m, steps in lengths.items()
+    }
+
+
+def unprojected(fuser: nn.Module, spec: Spec) -> nn.Module:
+    """The fuser without its projections: the authors' features have the width of the tokens already."""
+    fuser.project = Projections(spec, 1, lambda *_: nn.Identity())
+    return fuser
+
+
+# -------------------------------------------------------------------------------------------------------------- tensors
+
+
+@torch.no_grad()
+def compare_tensor_fusion(folder: Path) -> float:
+    theirs = module(folder, "model").TFN((4, 4, 4), (4, 4, 4), 4, (0.0, 0.0, 0.0, 0.0), 8)
+    stir(theirs)
+    theirs.audio_subnet = theirs.video_subnet = theirs.text_subnet = nn.Identity()
+    ours = tensor_fusion.TensorFusion(Spec("regress", dict.fromkeys("avt", 4), 1), width=4, hidden=8)
+    state, weights = theirs.state_dict(), {}
+    for i, place in enumerate((0, 3, 5)):
+        weights |= linear(state, f"post_fusion_layer_{i + 1}", f"head.{place}")
+    load(ours, weights, spare=("embed.",))
+    vectors = [s.x[:, 0] for s in tokens(dict.fromkeys("avt", 1), 4).values()]
+    return largest(torch.sigmoid(ours.head(tensor_fusion.products(vectors))) * 6 - 3, theirs(*vectors))
+
+
+@torch.no_grad()
+def compare_low_rank(folder: Path) -> float:
+    library = module(folder, "model")
+    library.xavier_normal = nn.init.xavier_normal_  # its name in the torch of today
+    theirs = stir(library.LMF((4, 4, 4), (4, 4, 4), 4, (0.0, 0.0, 0.0, 0.0), 4, 3))
+    theirs.audio_subnet = theirs.video_subnet = theirs.text_subnet = nn.Identity()
+    ours = low_rank.LowRank(Spec("regress", dict.fromkeys("avt", 4), 1), width=4, rank=3)
+    weights = {f"factors.{n[0]}": getattr(theirs, f"{n}_factor") for n in ("audio", "video", "text")}
+    weights |= {"weights": theirs.fusion_weights[0], "bias": theirs.fusion_bias[0]}
+    load(ours, weights, spare=("embed.", "head."))
+    given = {m: s.x for m, s in tokens(dict.fromkeys("avt", 1), 4).items()}
+    return largest(ours.fuse(given)[:, 0], theirs(*(x[:, 0] for x in given.values())))
+
+
+# ------------------------------------------------------------------------------------------------------------ decisions
+
+
+@torch.no_grad()
+def compare_evidential(folder: Path) -> float:
+    library = module(folder / "TMC ICLR", "model")
+    theirs = library.TMC(5, 3, [[5]] * 3, 50)
+    theirs.infer = lambda evidence: evidence
+    generator = torch.Generator().manual_seed(2)
+    evidence = torch.rand(8, 3, 5, generator=generator) * 4
+    label = torch.randint(5, (8,), generator=generator)
+    _, combined, loss = theirs(dict(enumerate(evidence.unbind(1))), label, 20)
+    opinions = torch.cat([evidence, evidential.combine(evidence)[:, None]], 1)
+    one_hot = nn.functional.one_hot(label, 5)[:, None].float()
+    risks = evidential.risk(opinions + 1, one_hot, torch.tensor(20 / 50)).sum(1).mean()
+    return max(largest(opinions[:, -1], combined), largest(risks, loss))
+
+
+# --------------------------------------------------------------------------------------------------------- transformers
+
+
+@torch.no_grad()
+def compare_jmt(folder: Path) -> float:
+    library = module(folder, "models.mm_multi_transformers", "torchvision")
+    theirs = stir(library.MultimodalTransformer_w_JR(512, 512, 1, 512, 1, "SELF_ATTEN"))
+    ours = jmt.JMT.from_released(theirs.state_dict()).eval()
+    streams = tokens({"v": 7, "a": 7}, 512)
+    given = (nn.functional.normalize(s.x, dim=-1) for s in streams.values())
+    return largest(ours.represent(streams), theirs(*given))
+
+
+@torch.no_grad()
+def compare_mult(folder: Path) -> float:
+    settings = {"vonly": True, "aonly": True, "lonly": True, "num_heads": 5, "layers": 5, "attn_mask": True}
+    settings |= dict.fromkeys(("attn_dropout", "attn_dropout_a", "attn_dropout_v", "relu_dropout"), 0.1)
+    settings |= dict.fromkeys(("res_dropout", "out_dropout", "embed_dropout"), 0.1)
+    dims = {"l": 30, "a": 11, "v": 13}  # language has the tokens' width: it is not projected
+    settings |= {f"orig_d_{m}": dim for m, dim in dims.items()} | {"output_dim": 4}
+    theirs = stir(module(folder, "src.models").MULTModel(SimpleNamespace(**settings)))
+    ours = mult.MulT.from_released(theirs.state_dict()).eval()
+    streams = {m: tokens({m: steps}, dims[m])[m] for m, steps in {"l": 5, "a": 9, "v": 7}.items()}
+    # Their positions ask for a view that today's torch grants to one sample at a time only.
+    answers = [theirs(*(streams[m].x[i : i + 1] for m in "lav"))[0] for i in range(3)]
+    return largest(ours(streams)[:, 0], torch.cat(answers))
+
+
+@torch.no_grad()
+def compare_key_sparse(folder: Path) -> float:
+    theirs = stir(module(folder, "model.KS_transformer").build_ks_transformer(
+        input_dim=[32, 32], ffn_embed_dim=[16, 16], num_layers=[5, 3, 2], num_heads=8, num_classes=4
+    ))  # fmt: skip
+    for name, parameter in theirs.named_parameters():
+        if name.endswith("_position"):  # their initialisation draws these anew: put back what they are built as
+            parameter.data = sinusoids(*parameter.shape, parameter.device)
+    spec = Spec("classify", {"a": 32, "t": 32}, 4)
+    ours = key_sparse.KeySparse(spec, width=32, depth=5, blocks=3, last=2)
+    state = theirs.state_dict()
+    weights: dict[str, Tensor] = {}
+
+    def group(name: str, to: str, depth: int) -> None:
+        weights.update(linear(state, f"{name}.query_input_norm", f"{to}.norm"))
+        weights.update(linear(state, f"{name}.key_input_norm", f"{to}.norm_memory"))
+        for i in range(depth):
+            layer, here = f"{name}.layers.{i}", f"{to}.layers.{i}"
+            if f"{layer}.attention.project_qkv.weight" in state:
+                for part in ("weight", "bias"):
+                    chunks = state[f"{layer}.attention.project_qkv.{part}"].chunk(3)
+                    names = (f"{here}.{n}.{part}" for n in ("query", "key", "value"))
+                    weights.update(zip(names, chunks, strict=True))
+            for n, t in {"q": "query", "k": "key", "v": "value", "out": "out"}.items():
+                weights.update(linear(state, f"{layer}.attention.project_{n}", f"{here}.{t}"))
+            renames = {
+                "attention_layer_norm": "norm1",
+                "final_layer_norm": "norm2",
+                "fc1": "feed_in",
+                "fc2": "feed_out",
+            }
+            for n, t in renames.items():
+                weights.update(linear(state, f"{layer}.{n}", f"{here}.{t}"))
+
+    for m, name in {"a": "audio", "t": "text"}.items():
+        group(f"{name}_self_Trans", f"own.{m}", 5)
+        group(f"last_{name}_self_Trans", f"last.{m}", 2)
+    for pair, name in enumerate(("at", "ta")):
+        for i in range(3):
+            group(f"{name}_cross_Trans.CCABs_model.{i}.ks_trans_1", f"cascades.{pair}.{2 * i}", 1)
+            group(f"{name}_cross_Trans.CCABs_model.{i}.ks_trais_2", f"cascades.{pair}.{2 * i + 1}", 1)
+    for i in (0, 3, 6):
+        weights.update(linear(state, f"classifier.{i}", f"answer.{i}"))
+    load(unprojected(ours, spec), weights)
+    streams = tokens({"a": 9, "t": 6}, 32)
+    return largest(ours(streams)[:, 0], theirs(streams["a"].x, streams["t"].x, None, None))
+
+
+COMPARISONS = (
+    Comparison(
+        "evidential", "hanmenghan/TMC",
+        "the combined evidence of three modalities and the loss, from the same evidence", compare_evidential,
+    ),
+    Comparison(
+        "jmt", "PoloWlg/Joint-Multimodal-Transformer-6th-ABAW",
+        "the fused representation of two modalities, released sizes", compare_jmt,
+    ),
+    Comparison(
+        "key_sparse", "HappyColor/Key-Sparse-Transformer",
+        "the answers for two modalities without padding, released depths and heads, positions as built", compare_key_sparse,
+    ),
+    Comparison(
+        "low_rank", "Justin1904/Low-rank-Multimodal-Fusion",
+        "the fused vector from three embeddings", compare_low_rank,
+    ),
+    Comparison(
+        "mult", "yaohungt/Multimodal-Transformer",
+        "the answers for three modalities of different lengths, released settings", compare_mult,
+    ),
+    Comparison(
+        "tensor_fusion", "Justin1904/TensorFusionNetworks",
+        "the answer from three embeddings: tensor and classifier", compare_tensor_fusion,
+    ),
+)  # fmt: skip
