@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fusionbench.api import Fuser, Spec, Stream, Streams, UsageError
 from fusionbench.fusers import joint_attention, misa, recursive_joint, tensor_fusion
+from fusionbench.fusers.audio_query import AudioQuery
 from fusionbench.fusers.bottleneck import Bottleneck
 from fusionbench.fusers.film import FiLM
 from fusionbench.fusers.gated import Gated
@@ -244,3 +245,24 @@ def test_mult_reads_the_last_real_step() -> None:
     x, mask = torch.randn(3, 5, 4), torch.tensor([[1, 1, 0, 1, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]]).bool()
     want = torch.stack([x[0, 3], x[1, 4], torch.zeros(4)])[:, None]
     assert torch.equal(fuser._read(Stream(x, mask)), want)
+
+
+# --------------------------------------------------------------------------------------------------------------- query
+
+
+def test_the_query_is_the_audio_or_has_to_be_named() -> None:
+    def query(*modalities: str, **settings: str) -> str:
+        return AudioQuery(Spec("classify", dict.fromkeys(modalities, 2), 3), **settings).query
+
+    assert query("video", "audio") == "audio"
+    assert query("voice", "ecg") == "voice"
+    assert query("acc") == "acc"
+    assert query("acc", "gyro", query="gyro") == "gyro"
+    with pytest.raises(
+        UsageError, match="^audio_query: neither audio nor voice is there: name the query, one of acc, gyro$"
+    ):
+        query("acc", "gyro")
+    with pytest.raises(
+        UsageError, match="^audio_query: there is no modality 'ecg': name the query, one of acc, audio$"
+    ):
+        query("acc", "audio", query="ecg")
