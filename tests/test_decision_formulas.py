@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
@@ -198,17 +198,33 @@ def test_an_absent_modality_is_as_if_it_had_no_parameters(name: str) -> None:
 # ---------------------------------------------------------------------------------------------- dropping and imagining
 
 
-@pytest.mark.parametrize("keep_some", [action_mae.keep_some, mmin.keep_some])
-def test_dropping_keeps_one_to_all_of_what_is_there(keep_some: Callable[[Tensor], Tensor]) -> None:
+def test_action_mae_keeps_one_to_all_of_what_is_there() -> None:
     generator = torch.Generator().manual_seed(6)
     mask = torch.rand(400, 3, 4, generator=generator) > 0.3
-    kept = keep_some(mask)
+    kept = action_mae.keep_some(mask)
     there, left = mask.sum(-1), kept.sum(-1)
     assert not (kept & ~mask).any()
     assert ((left >= 1) | (there == 0)).all()
     for count in range(1, 5):
         share = torch.bincount(left[there == count], minlength=count + 1)[1:] / (there == count).sum()
         assert share.tolist() == pytest.approx([1 / count] * count, abs=0.12)
+
+
+def test_mmin_drops_every_combination_but_none_and_all() -> None:
+    generator = torch.Generator().manual_seed(6)
+    mask = torch.rand(2000, 3, 4, generator=generator) > 0.3
+    kept = mmin.drop_some(mask)
+    assert not (kept & ~mask).any()
+    assert torch.equal(kept[mask.sum(-1) < 2], mask[mask.sum(-1) < 2])  # one alone is never dropped
+    seen: dict[tuple[bool, ...], Counter[tuple[bool, ...]]] = defaultdict(Counter)
+    for there, left in zip(mask.flatten(0, 1).tolist(), kept.flatten(0, 1).tolist(), strict=True):
+        seen[tuple(there)][tuple(left)] += 1
+    for there, counts in seen.items():
+        if (count := sum(there)) > 1:
+            assert len(counts) == 2**count - 2
+            assert there not in counts
+            fair = sum(counts.values()) / len(counts)
+            assert all(abs(number - fair) < 6 * math.sqrt(fair) for number in counts.values())
 
 
 def test_action_mae_drops_and_reconstructs_only_what_was_really_there() -> None:
@@ -219,7 +235,7 @@ def test_action_mae_drops_and_reconstructs_only_what_was_really_there() -> None:
 
 
 def test_mmin_is_not_asked_to_imagine_what_was_never_there() -> None:
-    fuser = _fuser("mmin")
+    fuser = _fuser("mmin", blocks=1)
     fuser.cycle = 0.0
     nothing = torch.zeros(16, 1, dtype=torch.bool)  # without labels only the method's own terms are left
 

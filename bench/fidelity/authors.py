@@ -68,7 +68,7 @@ def on_cpu() -> Iterator[None]:
 
 @torch.no_grad()
 def stir(model: nn.Module, seed: int = 0) -> nn.Module:
-    """The model, in evaluation mode, with random trained parameters: zero biases and unit norms would hide a mix-up."""
+    """The model, in evaluation mode, with random parameters: zero biases and unit norms would hide a mix-up."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -108,8 +108,9 @@ def attention(theirs: Mapping[str, Tensor], name: str, ours: str, out: str = "ou
 
 
 def largest(ours: Tensor, theirs: Tensor) -> float:
-    """The largest difference, relative to how far the samples (of the first dimension) of theirs lie from their mean."""
+    """The largest difference, relative to how far the samples (the first dimension) of theirs lie from their mean."""
     if ours.shape != theirs.shape:
         sys.exit(f"shapes differ: {tuple(ours.shape)} and {tuple(theirs.shape)}")
+    ours, theirs = ours.detach(), theirs.detach()
     spread = (theirs - theirs.mean(0)).abs().max() if theirs.dim() else theirs.abs()
     return float((ours - theirs).abs().max() / spread)

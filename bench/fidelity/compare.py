@@ -11,8 +11,12 @@ import torch
 from authors import attention, largest, linear, load, module, stir
 from torch import Tensor, nn
 
-from fusionbench.api import Projections, Spec, Stream, Streams, sinusoids
-from fusionbench.fusers import evidential, jmt, key_sparse, low_rank, mult, tensor_fusion
+from fusionbench.api import Batch, Projections, Spec, Stream, Streams, Task, sinusoids
+from fusionbench.fusers import energy, evidential, jmt, key_sparse, low_rank, misa, mmin, mult, tensor_fusion
+from fusionbench.model import criterion
+
+#: Libraries of encoders that the authors import and that no comparison uses.
+ENCODERS = ("pytorch_pretrained_bert", "pytorch_pretrained_bert.modeling", "torchvision", "timm")
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,11 @@ def tokens(lengths: dict[str, int], width: int, size: int = 3) -> Streams:
         m: Stream(torch.randn(size, steps, width, generator=generator), torch.ones(size, steps, dtype=torch.bool))
         for m, steps in lengths.items()
     }
+
+
+def single(width: int) -> Stream:
+    """Eight random samples of one step."""
+    return tokens({"x": 1}, width, 8)["x"]
 
 
 def unprojected(fuser: nn.Module, spec: Spec) -> nn.Module:
@@ -93,6 +102,89 @@ def compare_evidential(folder: Path) -> float:
     one_hot = nn.functional.one_hot(label, 5)[:, None].float()
     risks = evidential.risk(opinions + 1, one_hot, torch.tensor(20 / 50)).sum(1).mean()
     return max(largest(opinions[:, -1], combined), largest(risks, loss))
+
+
+@torch.no_grad()
+def compare_energy(folder: Path) -> float:
+    library = module(folder / "text-image-classification", "src.models.late_fusion", *ENCODERS)
+    theirs = library.MultimodalLateFusionClf.__new__(library.MultimodalLateFusionClf)
+    nn.Module.__init__(theirs)
+    theirs.args = SimpleNamespace(df=True)
+    theirs.txtclf, theirs.imgclf = (lambda text, *_: text), nn.Identity()
+    logits = 3 * torch.randn(8, 1, 2, 5, generator=torch.Generator().manual_seed(3))
+    want = theirs(logits[:, 0, 0], None, None, logits[:, 0, 1])
+    fused = energy.fuse(logits, torch.ones(8, 1, 2, dtype=torch.bool))[:, 0]
+    confident = energy.confidence(logits)[:, 0]
+    return max(largest(fused, want[0]), largest(confident, torch.cat(want[3:], 1)))
+
+
+# ---------------------------------------------------------------------------------------------- subspaces, imagination
+
+
+def compare_misa(folder: Path) -> float:
+    library = module(folder / "src", "models", "gensim", "tqdm")
+    solver = module(folder / "src", "solver", "gensim", "tqdm")
+    settings = {"num_classes": 4, "hidden_size": 16, "rnncell": "lstm", "use_bert": False, "use_cmd_sim": True}
+    settings |= {"embedding_size": 3, "visual_size": 4, "acoustic_size": 5, "dropout": 0.5, "activation": nn.ReLU}
+    theirs = stir(library.MISA(SimpleNamespace(**settings, word2id={"": 0})))
+    utterances = {m: s.x[:, 0] for m, s in zip("tva", map(single, (12, 16, 20)), strict=True)}
+    # What the recurrent layers would give: their two last states, the two directions of each side by side.
+    states = iter([x.unflatten(1, (2, -1)).transpose(0, 1).chunk(2, -1) for x in utterances.values()])
+    theirs.extract_features = lambda *_: next(states)
+    theirs.embed = nn.Identity()
+    answers = theirs(torch.zeros(8, 1), None, None, torch.ones(8), None, None, None)
+
+    label = torch.randint(4, (8,), generator=torch.Generator().manual_seed(4))
+    part = solver.Solver.__new__(solver.Solver)
+    functions = solver.DiffLoss(), solver.CMD(), solver.MSE()
+    part.model, part.train_config = theirs, SimpleNamespace(use_cmd_sim=True)
+    part.loss_diff, part.loss_cmd, part.loss_recon = functions
+    loss = nn.functional.cross_entropy(answers, label) + 0.3 * part.get_diff_loss()
+    loss = loss + part.get_cmd_loss() + part.get_recon_loss()
+
+    ours = misa.MISA(Spec("classify", {"t": 12, "v": 16, "a": 20}, 4), width=16)
+    state, weights = theirs.state_dict(), {}
+    for m in "tva":
+        weights |= linear(state, f"project_{m}.project_{m}", f"project.{m}.0")
+        weights |= linear(state, f"project_{m}.project_{m}_layer_norm", f"project.{m}.2")
+        weights |= linear(state, f"private_{m}.private_{m}_{3 if m == 'a' else 1}", f"private.{m}")
+        weights |= linear(state, f"recon_{m}.recon_{m}_1", f"decode.{m}")
+    weights |= linear(state, "shared.shared_1", "shared")
+    weights |= attention(state, "transformer_encoder.layers.0.self_attn", "attend.attention.0")
+    places = {"linear1": "feedforward.0.0", "linear2": "feedforward.0.3", "norm1": "norm1.0", "norm2": "norm2.0"}
+    for name, place in places.items():
+        weights |= linear(state, f"transformer_encoder.layers.0.{name}", f"attend.{place}")
+    weights |= linear(state, "fusion.fusion_layer_1", "answer.0") | linear(state, "fusion.fusion_layer_3", "answer.3")
+    load(ours, weights)
+    streams = {m: Stream(x[:, None], torch.ones(8, 1, dtype=torch.bool)) for m, x in utterances.items()}
+    batch = Batch(streams, label[:, None], torch.ones(8, 1, dtype=torch.bool))
+    cross_entropy = criterion(Task("classify", 4, ("accuracy",)))
+    got = ours.loss(batch, cross_entropy)
+    gradients = [torch.autograd.grad(x, m.weight)[0] for x, m in ((got, ours.shared), (loss, theirs.shared.shared_1))]
+    return max(largest(ours(streams)[:, 0], answers), largest(got, loss), largest(*gradients))
+
+
+@torch.no_grad()
+def compare_mmin(folder: Path) -> float:
+    ours = mmin.MMIN(Spec("classify", dict.fromkeys("alv", 8), 4), width=8)
+    library = module(folder, "models.networks.autoencoder")
+    forth, back = (stir(library.ResidualAE([16, 8, 4], 5, 24, dropout=0), seed) for seed in range(2))
+    answer = stir(module(folder, "models.networks.classifier").FcClassifier(20, [8, 8], 4, dropout=0.5))
+    weights = {}
+    for name, theirs in (("forth", forth), ("back", back)):
+        state = theirs.state_dict()
+        for i in (0, 2, 4):
+            for block in range(5):
+                for part in ("encode", "decode"):
+                    weights |= linear(state, f"{part}r_{block}.{i}", f"{name}.{part}.{block}.{i}")
+            weights |= linear(state, f"transition.{i}", f"{name}.transition.{i}")
+    state = answer.state_dict()
+    weights |= linear(state, "module.0", "answer.0") | linear(state, "module.3", "answer.3")
+    load(ours, weights | linear(state, "fc_out", "answer.6"), spare=("embed.",))
+    x = single(24).x[:, 0]
+    (imagined, code), (want_imagined, want_code) = ours.forth(x), forth(x)
+    pairs = [(imagined, want_imagined), (code, want_code), (ours.answer(code), answer(want_code)[0])]
+    return max(largest(*pair) for pair in (*pairs, (ours.back(imagined)[0], back(want_imagined)[0])))
 
 
 # --------------------------------------------------------------------------------------------------------- transformers
@@ -175,6 +267,18 @@ COMPARISONS = (
     Comparison(
         "evidential", "hanmenghan/TMC",
         "the combined evidence of three modalities and the loss, from the same evidence", compare_evidential,
+    ),
+    Comparison(
+        "energy", "QingyangZhang/QMF",
+        "confidences and fused logits of two modalities, from the same logits", compare_energy,
+    ),
+    Comparison(
+        "misa", "declare-lab/MISA",
+        "answers, loss and its gradient for three modalities, from the same utterance vectors", compare_misa,
+    ),
+    Comparison(
+        "mmin", "AIM3-RUC/MMIN",
+        "both cascades, released depth, and the classifier, from the same embeddings", compare_mmin,
     ),
     Comparison(
         "jmt", "PoloWlg/Joint-Multimodal-Transformer-6th-ABAW",
