@@ -172,16 +172,13 @@ def test_laplace_gate_is_a_softmax_of_negative_distances_to_the_nearest_centres(
         assert gates[b, 0, m].tolist() == pytest.approx([shares.get(e, 0.0) for e in range(5)], abs=1e-5)
 
 
-def test_attention_pool_is_the_weighted_mean_of_embeddings() -> None:
-    fuser = _fuser("attention_pool")
-    hidden = torch.rand(2, 1, 3, 64, generator=torch.Generator().manual_seed(5))
-    mask = torch.tensor([[[True, True, True]], [[False, True, True]]])
-    weights = fuser.weights(hidden, mask)
-    for b in range(2):
-        scores = fuser.score(hidden[b, 0].reshape(1, -1))[0].tolist()
-        there = [m for m in range(3) if mask[b, 0, m]]
-        shares = dict(zip(there, _softmax([scores[m] for m in there]), strict=True))
-        assert weights[b, 0].tolist() == pytest.approx([shares.get(m, 0.0) for m in range(3)], abs=1e-5)
+def test_attention_pool_is_the_sum_weighted_by_plain_scores() -> None:
+    fuser, streams = _fuser("attention_pool"), _streams(absent="video")
+    hidden = {m: fuser.embed[m](s.x.sum(1) / s.mask.sum(1, keepdim=True).clamp(min=1)) for m, s in streams.items()}
+    hidden = {m: x * streams[m].present[:, None] for m, x in hidden.items()}
+    scores = fuser.score(torch.cat(list(hidden.values()), -1))  # (B, M)
+    total = sum(scores[:, i, None] * x for i, x in enumerate(hidden.values()))
+    torch.testing.assert_close(fuser(streams)[:, 0], fuser.answer(total))
 
 
 @pytest.mark.parametrize("name", ["attention_pool", "dynamic_cross", "energy", "evidential", "mmin", "moe", "self_mm"])

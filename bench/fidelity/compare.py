@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,7 +14,20 @@ from authors import attention, largest, linear, load, module, stir
 from torch import Tensor, nn
 
 from fusionbench.api import Batch, Projections, Spec, Stream, Streams, Task, sinusoids
-from fusionbench.fusers import energy, evidential, jmt, key_sparse, low_rank, misa, mmin, mult, tensor_fusion
+from fusionbench.fusers import (
+    dynamic_cross,
+    energy,
+    evidential,
+    joint_attention,
+    jmt,
+    key_sparse,
+    low_rank,
+    misa,
+    mmin,
+    mult,
+    recursive_joint,
+    tensor_fusion,
+)
 from fusionbench.model import criterion
 
 #: Libraries of encoders that the authors import and that no comparison uses.
@@ -187,6 +202,88 @@ def compare_mmin(folder: Path) -> float:
     return max(largest(*pair) for pair in (*pairs, (ours.back(imagined)[0], back(want_imagined)[0])))
 
 
+# ----------------------------------------------------------------------------------------------------- joint attention
+
+
+def joint_layer(theirs: nn.Module, ours: str) -> dict[str, Tensor]:
+    """Their layer's weights in ours, after their mixing of steps, which ours lacks, has been made to do nothing."""
+    dense = theirs.dense_coattn
+    for mixing in (dense.key1_linear, dense.key2_linear):
+        nn.init.eye_(mixing.weight)
+        nn.init.zeros_(mixing.bias)
+    state = theirs.state_dict()
+    weights = linear(state, "dense_coattn.query_linear", f"{ours}.query")
+    for i, m in enumerate("va"):
+        weights |= linear(state, f"dense_coattn.value{i + 1}_linear", f"{ours}.value.{m}")
+        weights |= linear(state, f"linears.{i}.0", f"{ours}.mix.{m}.0")
+    return weights
+
+
+def recurrent(theirs: list[nn.Module], ours: str) -> dict[str, Tensor]:
+    """Their LSTMs' weights in ours, which hold all of a kind together: forward ones, then backward ones."""
+    weights = {}
+    state = [lstm.state_dict() for lstm in theirs]
+    layers, half = theirs[0].num_layers, theirs[0].rnn_dim
+    for layer in range(layers):
+        ends = [(s, f"l{layer}{end}", 2 * layer + bool(end)) for end in ("", "_reverse") for s in state]
+        for part, name in (("weight_ih", "input"), ("weight_hh", "state")):
+            weights[f"{ours}.layers.{layer}.{name}"] = torch.stack([s[f"rnn.{part}_{end}"].T for s, end, _ in ends])
+        bias = [s[f"rnn.bias_ih_{end}"] + s[f"rnn.bias_hh_{end}"] for s, end, _ in ends]
+        weights[f"{ours}.layers.{layer}.bias"] = torch.stack(bias)[:, None]
+        start = [[s["init_hidden"][place + cell * 2 * layers] for s, _, place in ends] for cell in (0, 1)]
+        weights[f"{ours}.layers.{layer}.start"] = torch.stack([torch.stack(x) for x in start]).reshape(2, -1, 1, half)
+    for i, s in enumerate(state):
+        weights |= linear(s, "linear", f"{ours}.join.{i}")
+    return weights
+
+
+@torch.no_grad()
+def compare_joint_attention(folder: Path) -> float:
+    theirs = stir(module(folder, "models.av_crossatten").NormalSubLayer(8, 8, 0.6))
+    ours = joint_attention.JointAttention(Spec("regress", {"v": 8, "a": 8}, 2, per_frame=True), width=8)
+    load(ours, joint_layer(theirs, "attend"), spare=("project.", "head."))
+    streams = tokens({"v": 16, "a": 16}, 8)
+    pairs = zip(ours.attend(streams).values(), theirs(*(s.x for s in streams.values())), strict=True)
+    return max(largest(got.x, want) for got, want in pairs)
+
+
+@torch.no_grad()
+def compare_recursive_joint(folder: Path) -> float:
+    library = module(folder, "models.layer")
+    before = [stir(library.LSTM(8, 8, 2, 0.1), seed) for seed in range(2)]
+    after = stir(library.LSTM(16, 8, 2, 0.0), 2)
+    layer = stir(module(folder, "models.av_crossatten").DCNLayer(8, 8, 1, 0.6))
+    spec = Spec("regress", {"v": 8, "a": 8}, 2, per_frame=True)
+    ours = recursive_joint.RecursiveJoint(spec, width=8, depth=2, passes=1)
+    weights = joint_layer(layer.dcn_layers[0], "attend")
+    weights |= recurrent(before, "before") | recurrent([after], "after")
+    load(ours, weights, spare=("project.", "head."))
+    streams = tokens({"v": 16, "a": 16}, 8)
+    states = (lstm(nn.functional.normalize(s.x, dim=-1)) for lstm, s in zip(before, streams.values(), strict=True))
+    return largest(ours.fuse(streams)[0], after(torch.cat(layer(*states), -1)))
+
+
+@torch.no_grad()
+def compare_dynamic_cross(folder: Path) -> float:
+    library = module(folder, "models.orig_cam")
+    with redirect_stdout(StringIO()):  # they say how they initialise
+        theirs = stir(library.CAM())
+    given, attended = (tokens({"v": 5, "a": 5}, 512, size) for size in (3, 4))
+    attended = {m: s[:3] for m, s in attended.items()}
+    theirs.coattn.forward = lambda *_: (attended["v"].x, attended["a"].x)
+    theirs.video_attn.forward = lambda video, _: video
+    for part in ("audio_extract", "video_extract", "Joint", "vregressor", "aregressor"):
+        setattr(theirs, part, nn.Identity())
+    ours = dynamic_cross.DynamicCross(Spec("regress", {"v": 4, "a": 4}, 2, per_frame=True), width=512)
+    state = theirs.state_dict()
+    weights = linear(state, "video_gating_fc_layer", "choose.v") | linear(state, "audio_gating_fc_layer", "choose.a")
+    load(ours, weights, spare=("project.", "cross.", "head."))
+    there = torch.ones(3, dtype=torch.bool)
+    own = {m: nn.functional.normalize(s.x, dim=-1) for m, s in given.items()}
+    mixed = [ours.mix(m, own[m], attended[m].x, there) for m in "va"]
+    return largest(torch.cat(mixed, -1), theirs(given["a"].x, given["v"].x)[0])
+
+
 # --------------------------------------------------------------------------------------------------------- transformers
 
 
@@ -267,6 +364,20 @@ COMPARISONS = (
     Comparison(
         "evidential", "hanmenghan/TMC",
         "the combined evidence of three modalities and the loss, from the same evidence", compare_evidential,
+    ),
+    Comparison(
+        "dynamic_cross", "praveena2j/Dynamic-CrossAttention",
+        "the gate's mix of own and attended features of two modalities", compare_dynamic_cross,
+    ),
+    Comparison(
+        "joint_attention", "praveena2j/Joint-Cross-Attention-for-Audio-Visual-Fusion",
+        "the attention of two modalities over sixteen steps, their mixing of steps made the identity",
+        compare_joint_attention,
+    ),
+    Comparison(
+        "recursive_joint", "praveena2j/RecurrentJointAttentionwithLSTMs",
+        "LSTMs, one pass and the last LSTM, released depths, their mixing of steps made the identity",
+        compare_recursive_joint,
     ),
     Comparison(
         "energy", "QingyangZhang/QMF",
