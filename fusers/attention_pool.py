@@ -1,14 +1,14 @@
 """Attention pooling: the modalities' embeddings added with weights that all of them decide together.
 
 Zheng Lian, Licai Sun, Yong Ren, Hao Gu, Haiyang Sun, Lan Chen, Bin Liu, Jianhua Tao, "MERBench: A Unified Evaluation
-Benchmark for Multimodal Emotion Recognition", 2024, https://arxiv.org/abs/2401.03429. The simple default of MERBench and
-of the MER challenges ("attention").
+Benchmark for Multimodal Emotion Recognition", 2024, https://arxiv.org/abs/2401.03429. The simple default of MERBench
+and of the MER challenges ("attention").
 
 One network of three layers for each modality's utterance vector, another of them on their concatenation, whose linear
 layer scores every modality; the sum weighted by the scores as they are (no softmax); a linear layer.
 
-Ours: an utterance vector is the mean over real steps (per frame: the step); an absent modality has neither embedding nor
-weight; dropout is 0.1 by default; one answer, where the released code has a second one for valence.
+Ours: an utterance vector is the mean over real steps (per frame: the step); an absent modality has neither embedding
+nor weight; dropout is 0.1 by default; one answer, where the released code has a second one for valence.
 """
 
 from __future__ import annotations

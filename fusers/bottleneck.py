@@ -5,13 +5,13 @@ Fusion", NeurIPS 2021. https://arxiv.org/abs/2107.00135
 
 Separate pre-norm encoders with GELU per modality, first alone, then over [own tokens; bottleneck]; after each fusion
 layer the bottleneck is the mean of the modalities' versions of it; a last norm and one linear classifier shared by the
-modalities. In training every modality's logits have a loss of their own, and the losses are averaged; at test the logits
-are.
+modalities. In training every modality's logits have a loss of their own, and the losses are averaged; at test the
+logits are.
 
-Ours: one layer alone and two of fusion by default, trained from scratch (released: a pre-trained ViT, 8 and 4 layers of
-width 768 with 12 heads, the preset `paper`), on projected steps with fixed positions instead of patches with learned
-ones; no dropping of whole layers; a clip is read from the mean of each modality's tokens instead of a class token, per
-frame from the frame's own tokens; means of bottlenecks, losses and logits are over those present.
+Ours: one layer alone and two of fusion by default, trained from scratch (released: a pre-trained ViT, 8 and 4 layers
+of width 768 with 12 heads, the preset `paper`), on projected steps with fixed positions instead of patches with
+learned ones; no dropping of whole layers; a clip is read from the mean of each modality's tokens instead of a class
+token, per frame from the frame's own tokens; means of bottlenecks, losses and logits are over those present.
 """
 
 from __future__ import annotations

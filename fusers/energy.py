@@ -3,9 +3,10 @@
 Qingyang Zhang, Haitao Wu, Changqing Zhang, Qinghua Hu, Huazhu Fu, Joey Tianyi Zhou, Xi Peng, "Provable Dynamic Fusion
 for Low-Quality Multimodal Data", ICML 2023, https://arxiv.org/abs/2306.02050.
 
-Logits f_m of each modality alone; energy E_m = -logsumexp(f_m); confidence c_m = -E_m / 10 (the released scale); answer
-sum_m c_m f_m, whose gradient does not go through the confidences; cross-entropy of the answer and of every modality; a
-ranking loss of weight 1 over neighbours in the batch that wants the sample with the lower loss to be the more confident.
+Logits f_m of each modality alone; energy E_m = -logsumexp(f_m); confidence c_m = -E_m / 10 (the released scale);
+answer sum_m c_m f_m, whose gradient does not go through the confidences; cross-entropy of the answer and of every
+modality; a ranking loss of weight 1 over neighbours in the batch that wants the sample with the lower loss to be the
+more confident.
 
 Ours: a modality's network is a projection with GELU, averaged over time, and the shared head (released: BERT and
 ResNet). How hard a sample is comes from its loss now, as 1 - p(true class), where the released code adds up its losses

@@ -3,19 +3,20 @@
 Weidong Chen, Xiaofeng Xing, Xiangmin Xu, Jichen Yang, Jianxin Pang, "Key-Sparse Transformer for Multimodal Speech
 Emotion Recognition", ICASSP 2022, https://arxiv.org/abs/2106.11532.
 
-Per modality vanilla self-attention layers; for both directions of a pair a stack of blocks (key-sparse cross-attention,
-then key-sparse self-attention) with a skip around it; a second skip around the whole; key-sparse self-attention layers;
-mean over time, concatenation, a classifier of three layers. The importance of a key is the sum over queries of its
-attention weight; the columns of the others are zeroed without re-normalising. Every group of layers has a norm on its
-inputs, every layer adds positions to queries and keys (of cross-attention: not to values), feed-forward parts are half
-as wide as tokens.
+Per modality vanilla self-attention layers; for both directions of a pair a stack of blocks (key-sparse
+cross-attention, then key-sparse self-attention) with a skip around it; a second skip around the whole; key-sparse
+self-attention layers; mean over time, concatenation, a classifier of three layers. The importance of a key is the sum
+over queries of its attention weight; the columns of the others are zeroed without re-normalising. Every group of
+layers has a norm on its inputs, every layer adds positions to queries and keys (of cross-attention: not to values),
+feed-forward parts are half as wide as tokens.
 
-Ours: positions are the sines that the released code builds (its initialisation of all matrices then draws them anew, so
-that they are fixed random numbers there); steps are first projected to a common width; two vanilla layers, two blocks and one last layer by default
-(released: five, three and two, the preset `paper`, with 8 heads); padding is neither a key nor counted in an importance
-or in the number of keys that are kept (released: only the vanilla layers and the cross-attention mask it), at least one
-key is kept, and of equal keys the earlier one, not all; with more than two modalities the cascades of all present
-others are averaged; a single modality attends to itself; per frame no mean over time is taken.
+Ours: positions are the sines that the released code builds (its initialisation of all matrices then draws them anew,
+so that they are fixed random numbers there); steps are first projected to a common width; two vanilla layers, two
+blocks and one last layer by default (released: five, three and two, the preset `paper`, with 8 heads); padding is
+neither a key nor counted in an importance or in the number of keys that are kept (released: only the vanilla layers
+and the cross-attention mask it), at least one key is kept, and of equal keys the earlier one, not all; with more than
+two modalities the cascades of all present others are averaged; a single modality attends to itself; per frame no mean
+over time is taken.
 """
 
 from __future__ import annotations

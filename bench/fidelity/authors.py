@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 
 def find(checkouts: Path, code: str) -> Path | None:
-    """The checkout of the repository `owner/name`: a folder of that path, or of its last part; None if there is none."""
+    """The checkout of the repository `owner/name`: a folder of that path, or of its last part, if there is one."""
     folders = (checkouts / code, checkouts / code.split("/")[1])
     return next((folder for folder in folders if folder.is_dir()), None)
 
@@ -42,11 +42,14 @@ def importing(folder: Path, *absent: str) -> Iterator[None]:
         yield
     finally:
         sys.path.remove(str(folder))
-        for name, module in list(sys.modules.items()):
-            spec = getattr(module, "__spec__", None)
-            places = [spec.origin, *(spec.submodule_search_locations or [])] if isinstance(spec, ModuleSpec) else []
-            if name in stand_ins or any(str(folder) in str(place) for place in places):
-                del sys.modules[name]
+        for name in [name for name, module in sys.modules.items() if name in stand_ins or _below(folder, module)]:
+            del sys.modules[name]
+
+
+def _below(folder: Path, module: ModuleType) -> bool:
+    spec = getattr(module, "__spec__", None)
+    places = [spec.origin, *(spec.submodule_search_locations or [])] if isinstance(spec, ModuleSpec) else []
+    return any(str(folder) in str(place) for place in places)
 
 
 def module(folder: Path, name: str, *absent: str) -> ModuleType:

@@ -15,22 +15,26 @@ from torch import Tensor, nn
 
 from fusionbench.api import Batch, Projections, Spec, Stream, Streams, Task, sinusoids
 from fusionbench.fusers import (
+    attention_pool,
     dynamic_cross,
     energy,
     evidential,
-    joint_attention,
+    film,
     jmt,
+    joint_attention,
     key_sparse,
     low_rank,
     misa,
     mmin,
     mult,
     recursive_joint,
+    self_mm,
     tensor_fusion,
 )
 from fusionbench.model import criterion
 
-#: Libraries of encoders that the authors import and that no comparison uses.
+#: Libraries that the authors import and that no comparison uses.
+IMAGES = ("torchvision", "torchvision.models", "ipdb", "termcolor", "h5py")
 ENCODERS = ("pytorch_pretrained_bert", "pytorch_pretrained_bert.modeling", "torchvision", "timm")
 
 
@@ -131,6 +135,57 @@ def compare_energy(folder: Path) -> float:
     fused = energy.fuse(logits, torch.ones(8, 1, 2, dtype=torch.bool))[:, 0]
     confident = energy.confidence(logits)[:, 0]
     return max(largest(fused, want[0]), largest(confident, torch.cat(want[3:], 1)))
+
+
+def compare_self_mm(folder: Path) -> float:
+    helpers = ("tqdm", "utils", "utils.functions", "utils.metricsTop")
+    library = module(folder, "trains.multiTask.SELF_MM", *helpers)
+    sizes = {f"post_{part}_dim": 6 for part in ("fusion", "text", "audio", "video")}
+    settings = {"train_mode": "regression", "datasetName": "", "train_samples": 8, "device": "cpu", "H": 1.0}
+    theirs = library.SELF_MM(SimpleNamespace(**settings, **sizes, excludeZero=False))
+    features = torch.randn(4, 8, 6, generator=torch.Generator().manual_seed(5))  # fused, text, audio, vision
+    label = torch.tensor([-1.0, -0.5, -0.2, -0.1, 0.1, 0.3, 0.4, 1.0])  # mean zero, at most one: no rescaling in ours
+    everyone = torch.arange(8)
+    theirs.init_labels(everyone, label)
+    theirs.update_features(*features, everyone)
+    theirs.update_centers()
+    theirs.update_labels(*features, 1, everyone, None)  # in the first epoch the new label replaces the old one
+    valid, y = torch.ones(8, 1, dtype=torch.bool), label[:, None, None]
+    gaps = []
+    for name, own in zip(("text", "audio", "vision"), features[1:], strict=True):
+        got, _ = self_mm.value_labels(own[:, None], features[0][:, None], y, valid, valid)
+        gaps.append(largest(got.flatten(), theirs.label_map[name]))
+    return max(gaps)
+
+
+@torch.no_grad()
+def compare_attention_pool(folder: Path) -> float:
+    library = module(folder / "MERBench", "toolkit.models.attention")
+    settings = {"text_dim": 5, "audio_dim": 6, "video_dim": 7, "output_dim1": 4, "output_dim2": 1, "hidden_dim": 8}
+    theirs = stir(library.Attention(SimpleNamespace(**settings, dropout=0.3, grad_clip=1.0, feat_type="utt")))
+    dims = {"audio": 6, "text": 5, "video": 7}
+    ours = attention_pool.AttentionPool(Spec("classify", dims, 4), width=8)
+    state, weights = theirs.state_dict(), linear(theirs.state_dict(), "fc_att", "score.1")
+    for name, here in {**{f"{m}_encoder": f"embed.{m}" for m in dims}, "attention_mlp": "score.0"}.items():
+        for i in range(3):
+            weights |= linear(state, f"{name}.linear_{i + 1}", f"{here}.{2 * i + 1}")
+    load(ours, weights | linear(state, "fc_out_1", "answer"))
+    streams = {m: single(dim) for m, dim in dims.items()}
+    return largest(ours(streams)[:, 0], theirs({f"{m}s": s.x[:, 0] for m, s in streams.items()})[1])
+
+
+@torch.no_grad()
+def compare_film(folder: Path) -> float:
+    theirs = module(folder, "vr.models.filmed_net", *IMAGES).FiLM()
+    ours = film.FiLM(Spec("classify", {"image": 8, "question": 5}, 4, per_frame=True), width=8)
+    stir(ours)
+    streams = {"image": single(8), "question": single(5)}
+    image, question = (s.x[:, 0] for s in ours.project(streams).values())
+    total = torch.zeros(8, 8)
+    for layer, x, condition in zip(ours.film, (image, question), (question, image), strict=True):
+        gamma, beta = layer(condition).chunk(2, -1)  # their network's default is one plus what its generator says
+        total = total + theirs(x[..., None, None], 1 + gamma, beta)[..., 0, 0].relu()
+    return largest(ours(streams)[:, 0], ours.head(total))
 
 
 # ---------------------------------------------------------------------------------------------- subspaces, imagination
@@ -362,6 +417,18 @@ def compare_key_sparse(folder: Path) -> float:
 
 COMPARISONS = (
     Comparison(
+        "attention_pool", "zeroQiaoba/MERTools",
+        "the answers for three modalities' utterance vectors (MERBench)", compare_attention_pool,
+    ),
+    Comparison(
+        "film", "ethanjperez/film",
+        "the modulation of each of two modalities by the other", compare_film,
+    ),
+    Comparison(
+        "self_mm", "thuiar/Self-MM",
+        "the labels that are generated from the same features and labels in the first epoch", compare_self_mm,
+    ),
+    Comparison(
         "evidential", "hanmenghan/TMC",
         "the combined evidence of three modalities and the loss, from the same evidence", compare_evidential,
     ),
@@ -397,7 +464,8 @@ COMPARISONS = (
     ),
     Comparison(
         "key_sparse", "HappyColor/Key-Sparse-Transformer",
-        "the answers for two modalities without padding, released depths and heads, positions as built", compare_key_sparse,
+        "the answers for two modalities without padding, released depths and heads, positions as built",
+        compare_key_sparse,
     ),
     Comparison(
         "low_rank", "Justin1904/Low-rank-Multimodal-Fusion",

@@ -24,9 +24,10 @@ PAGE = HERE.parents[1] / "docs" / "fidelity.md"
 HEAD = """# Fidelity
 
 Written by `python bench/fidelity/run.py --write`; do not edit. Every fuser has a row: either it was compared with its
-authors' code, the same weights on the same numbers, or the row says why not. A difference is the largest one, relative to
-how far the authors' outputs for several samples lie from their mean, in double precision: 1e-10 and less is rounding. The last column lists
-every departure, of the parts that were not compared too; it is the "Ours" paragraph of the fuser's docstring.
+authors' code, the same weights on the same numbers, or the row says why not. A difference is the largest one, relative
+to how far the authors' outputs for several samples lie from their mean, in double precision: 1e-10 and less is
+rounding, 1e-8 to 1e-6 that one of the two computes a part in single precision. The last column lists every departure,
+of the parts that were not compared too; it is the "Ours" paragraph of the fuser's docstring.
 
 To repeat it, check the authors' repositories out as `DIR/owner/name` and run `python bench/fidelity/run.py --checkouts
 DIR`. Their code is not part of this repository.
