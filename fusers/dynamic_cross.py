@@ -6,6 +6,9 @@ Dimensional Emotion Recognition", ICME 2024, https://arxiv.org/abs/2403.19554.
 A linear layer of the attended features gives two scores a step, a softmax of temperature 0.1 the gate; the result is
 ReLU(gate_0 own + gate_1 attended); modalities are concatenated.
 
+Compared with praveena2j/Dynamic-CrossAttention@7374796: largest difference 0 (the gate's mix of own and attended
+features of two modalities).
+
 Ours: the attended features are tanh(own + cross-attention), multi-head attention over the steps of all the other
 modalities together (released: two layers of joint cross-attention; the paper says that the gate goes with any), so any
 number of modalities of any lengths will do; a linear projection instead of an LSTM before the attention, and the shared

@@ -10,6 +10,9 @@ over queries of its attention weight; the columns of the others are zeroed witho
 layers has a norm on its inputs, every layer adds positions to queries and keys (of cross-attention: not to values),
 feed-forward parts are half as wide as tokens.
 
+Compared with HappyColor/Key-Sparse-Transformer@cda9685: largest difference 2e-12 (the answers for two modalities
+without padding, released depths and heads, positions as built).
+
 Ours: positions are the sines that the released code builds (its initialisation of all matrices then draws them anew,
 so that they are fixed random numbers there); steps are first projected to a common width; two vanilla layers, two
 blocks and one last layer by default (released: five, three and two, the preset `paper`, with 8 heads); padding is

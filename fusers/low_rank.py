@@ -6,6 +6,9 @@ Zhun Liu, Ying Shen, Varun Bharadhwaj Lakshminarasimhan, Paul Pu Liang, AmirAli 
 h = sum over ranks r of w_r * prod over m of (F_m[r] [1; z_m]), plus a bias. The rank weights w are trained, as in the
 released code.
 
+Compared with Justin1904/Low-rank-Multimodal-Fusion@ea47551: largest difference 2e-16 (the fused vector from three
+embeddings).
+
 Ours: z_m is one hidden layer on the modality's mean over time (per frame: on the step), where the released code has
 batch normalisation, three layers and, for text, an LSTM; the factors start so that a product of many of them neither
 vanishes nor explodes; the shared head follows, where the paper's h is the answer itself. An absent modality has

@@ -9,6 +9,9 @@ adds positions that begin at 1, the code's halves of sines and cosines; attentio
 difference of the two lengths; a clip is read at the last real step; residual head. Modalities keep their own clocks.
 `MulT.from_released` loads a checkpoint of the released code.
 
+Compared with yaohungt/Multimodal-Transformer@a670936: largest difference 6e-07 (the answers for three modalities of
+different lengths, released settings).
+
 Ours: two layers a crossmodal transformer by default and width 32 with four heads (released: five layers, width 30, five
 heads: the preset `paper`); no dropout on attention weights nor on the raw text (released: 0.1 where text is the target,
 and 0.25); projections have a bias; a sample's lengths are up to its last real step, so that padding changes nothing;

@@ -7,6 +7,9 @@ Tokens of length one; a bidirectional LSTM for each modality, whose states and i
 length one again; the layer of `joint_attention`, whose output makes the joint representation of the next pass; the
 concatenated result passes another such LSTM.
 
+Compared with praveena2j/RecurrentJointAttentionwithLSTMs@ea196b3: largest difference 5e-15 (LSTMs, one pass and the
+last LSTM, released depths, their mixing of steps made the identity).
+
 Ours: the layer of `joint_attention` with its departures; the passes share their weights, as in the paper, and there are
 two by default (released: one pass; each would have weights of its own); one LSTM layer by default (released: two, the
 preset `paper`); no dropout between and after LSTM layers (released: 0.1 before the fusion); no audio-guided attention

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 from authors import attention, largest, linear, load, module, stir
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from fusionbench.api import Batch, Projections, Spec, Stream, Streams, Task, sinusoids
 from fusionbench.fusers import (
     attention_pool,
+    bottleneck,
     dynamic_cross,
     energy,
     evidential,
@@ -35,6 +37,7 @@ from fusionbench.model import criterion
 
 #: Libraries that the authors import and that no comparison uses.
 IMAGES = ("torchvision", "torchvision.models", "ipdb", "termcolor", "h5py")
+JAX_EXTRAS = ("tensorflow", "tensorflow.io", "tensorflow_datasets", "clu", "optax", "orbax", "orbax.checkpoint", "dmvr")
 ENCODERS = ("pytorch_pretrained_bert", "pytorch_pretrained_bert.modeling", "torchvision", "timm")
 
 
@@ -353,6 +356,61 @@ def compare_jmt(folder: Path) -> float:
 
 
 @torch.no_grad()
+def compare_bottleneck(folder: Path) -> float:
+    import jax  # the authors' code is for JAX: install jax, flax and ml_collections to repeat this one
+    import jax.numpy as jnp
+
+    jax.config.update("jax_enable_x64", True)
+    library = module(folder, "scenic.projects.mbt.model", *JAX_EXTRAS)
+    names = {"audio": "spectrogram", "video": "rgb"}
+    theirs = library.Encoder(
+        mlp_dim=32, num_layers=3, num_heads=2, dropout_rate=0.0, attention_dropout_rate=0.0, dtype=jnp.float64,
+        modality_fusion=tuple(names.values()), fusion_layer=1, use_bottleneck=True,
+    )  # fmt: skip
+    ours = stir(
+        bottleneck.Bottleneck(
+            Spec("classify", {"audio": 8, "video": 8}, 4), width=8, tokens=3, alone=1, depth=2, heads=2
+        )
+    )
+    streams = {m: tokens({m: steps}, 8)[m] for m, steps in {"audio": 4, "video": 5}.items()}
+    shared = jnp.asarray(ours.tokens.expand(3, -1, -1).numpy())
+
+    def given() -> dict[str, object]:  # their encoder writes into it
+        return {name: jnp.asarray(streams[m].x.numpy()) for m, name in names.items()}
+
+    state = {name: weight.numpy() for name, weight in ours.state_dict().items()}
+    parameters = theirs.init(jax.random.PRNGKey(0), given(), shared, train=False)["params"]
+    made = {"encoder_norm": {"scale": state["last.weight"], "bias": state["last.bias"]}}
+    for name, value in parameters.items():
+        if name.startswith("posembed"):  # theirs are learned, ours fixed: none on both sides
+            made[name] = jax.tree.map(jnp.zeros_like, value)
+        elif name.startswith("encoderblock"):
+            number = int(name.split("_")[1])
+            m = "audio" if name.endswith("spectrogram") else "video"
+            made[name] = flax_layer(state, f"alone.{m}.0" if number == 0 else f"fusion.{number - 1}.layers.{m}", heads=2)
+    want = torch.tensor(theirs.apply({"params": made}, given(), shared, train=False).tolist())
+    return largest(torch.cat([s.x for s in ours.encode(streams).values()], 1), want)
+
+
+def flax_layer(state: Mapping[str, np.ndarray], ours: str, heads: int) -> dict[str, dict[str, object]]:
+    """A layer of ours as they hold it: kernels are transposed, and attention has a dimension of heads."""
+    attention = {}
+    for part in ("query", "key", "value", "out"):
+        kernel, bias = state[f"{ours}.attention.{part}.weight"].T, state[f"{ours}.attention.{part}.bias"]
+        width = len(kernel)
+        if part == "out":
+            attention[part] = {"kernel": kernel.reshape(heads, -1, width), "bias": bias}
+        else:
+            attention[part] = {"kernel": kernel.reshape(width, heads, -1), "bias": bias.reshape(heads, -1)}
+    made: dict[str, dict[str, object]] = {"MultiHeadDotProductAttention_0": attention, "MlpBlock_0": {}}
+    for i, place in enumerate((0, 3)):
+        kernel, bias = state[f"{ours}.feed.{place}.weight"].T, state[f"{ours}.feed.{place}.bias"]
+        made["MlpBlock_0"][f"Dense_{i}"] = {"kernel": kernel, "bias": bias}
+        made[f"LayerNorm_{i}"] = {"scale": state[f"{ours}.norm{i + 1}.weight"], "bias": state[f"{ours}.norm{i + 1}.bias"]}
+    return made
+
+
+@torch.no_grad()
 def compare_mult(folder: Path) -> float:
     settings = {"vonly": True, "aonly": True, "lonly": True, "num_heads": 5, "layers": 5, "attn_mask": True}
     settings |= dict.fromkeys(("attn_dropout", "attn_dropout_a", "attn_dropout_v", "relu_dropout"), 0.1)
@@ -416,6 +474,11 @@ def compare_key_sparse(folder: Path) -> float:
 
 
 COMPARISONS = (
+    Comparison(
+        "bottleneck", "google-research/scenic",
+        "the encoded tokens of two modalities after one layer alone and two of fusion, without positions",
+        compare_bottleneck,
+    ),
     Comparison(
         "attention_pool", "zeroQiaoba/MERTools",
         "the answers for three modalities' utterance vectors (MERBench)", compare_attention_pool,

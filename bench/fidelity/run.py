@@ -51,7 +51,7 @@ def docstrings() -> dict[str, list[str]]:
 def sentence(figure: Mapping[str, Any]) -> str:
     """As a docstring states a figure."""
     at = f"{figure['code']}@{figure['commit']}"
-    return f"Compared with {at}: largest difference {figure['difference']:.0e} ({figure['compared']})."
+    return f"Compared with {at}: largest difference {figure['difference']:.0g} ({figure['compared']})."
 
 
 def page(texts: Mapping[str, list[str]], figures: Mapping[str, Mapping[str, Any]]) -> str:
@@ -63,7 +63,7 @@ def page(texts: Mapping[str, list[str]], figures: Mapping[str, Mapping[str, Any]
         if name in figures:
             figure = figures[name]
             at = f"[{figure['code']}](https://github.com/{figure['code']}) `{figure['commit']}`"
-            cells = [paper, at, figure["compared"], f"{figure['difference']:.0e} ({figure['date']})", ours]
+            cells = [paper, at, figure["compared"], f"{figure['difference']:.0g} ({figure['date']})", ours]
         elif compared := compared_by_hand(paragraphs):
             cells = [paper, *compared, ours]
         else:
@@ -95,6 +95,8 @@ def problems(texts: Mapping[str, list[str]], figures: Mapping[str, Mapping[str, 
     for name, paragraphs in texts.items():
         if name in figures and sentence(figures[name]) not in paragraphs:
             found.append(f"{name}: the docstring does not state {sentence(figures[name])!r}")
+        if name in figures and reason(paragraphs):
+            found.append(f"{name}: the docstring says 'Not compared', and figures.json has a figure")
         if name not in figures and not compared_by_hand(paragraphs) and not reason(paragraphs):
             found.append(f"{name}: the docstring has neither 'Compared with ...' nor 'Not compared: ...'")
         if not any(p.startswith("Ours: ") for p in paragraphs):
@@ -116,15 +118,19 @@ def measure(checkouts: Path, figures: dict[str, dict[str, Any]]) -> None:
         if folder is None:
             print(f"{comparison.fuser:16} no checkout of {comparison.code}")
             continue
-        with authors.on_cpu():
-            difference = float(f"{comparison.measure(folder):.0e}")
+        try:
+            with authors.on_cpu():
+                difference = float(f"{comparison.measure(folder):.0e}")
+        except ModuleNotFoundError as error:
+            print(f"{comparison.fuser:16} its authors' code needs {error.name}, which is not installed")
+            continue
         new = {
             "code": comparison.code,
             "commit": authors.commit(folder),
             "compared": comparison.what,
             "difference": difference,
         }
-        print(f"{comparison.fuser:16} {difference:.0e}  {comparison.what}")
+        print(f"{comparison.fuser:16} {difference:<6.0g} {comparison.what}")
         if {**figures.get(comparison.fuser, {}), **new} != figures.get(comparison.fuser):  # else the date stays
             figures[comparison.fuser] = {**new, "date": datetime.date.today().isoformat()}
 
@@ -137,7 +143,7 @@ def restate(texts: Mapping[str, list[str]], figures: Mapping[str, Mapping[str, A
         path = HERE.parents[1] / "fusers" / f"{name}.py"
         if sentence(figure) in texts[name]:
             continue
-        wrapped = "\n".join(textwrap.wrap(sentence(figure), 110, break_long_words=False, break_on_hyphens=False))
+        wrapped = "\n".join(textwrap.wrap(sentence(figure), 119, break_long_words=False, break_on_hyphens=False))
         text, count = re.subn(
             r"(?ms)^Compared with .*?(?=\n\n|\"\"\")", lambda _, new=wrapped: new, path.read_text(), count=1
         )
