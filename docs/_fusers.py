@@ -14,6 +14,7 @@ PAGE = Path(__file__).with_name("fusers.md")
 
 def page() -> str:
     lines = ["# The fusers", "", "Written by `python docs/_fusers.py` from the files in `fusers/`; do not edit.", ""]
+    lines += ["How far each is from its authors' code: [fidelity.md](fidelity.md). A dash: it has to be told more.", ""]
     names = registry.names("fusers")
     lines += ["| fuser | parameters on `watch` | what it computes |", "|---|---|---|"]
     sections = []

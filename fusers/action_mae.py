@@ -21,7 +21,7 @@ is dropped); the fusion is the paper's transformer with a class token (released 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,8 @@ from fusionbench.api import Batch, Choice, Encoder, Fuser, Head, Projections, Ra
 
 
 class ActionMAE(Fuser):
+    presets: ClassVar = {"paper": {"width": 512, "heads": 8, "depth": 2, "memory": 10}}
+
     def __init__(
         self,
         spec: Spec,

@@ -6,11 +6,13 @@ https://arxiv.org/abs/2312.05265.
 A single attention from the audio to the video, concatenation with the tokens that went in, mean over steps, one linear
 layer.
 
-Not compared: no public code was found; this follows the paper's description.
+Compared with augusmaa/Emotiw2023@7e7d983: largest difference 1e-15 (the answers for audio and video on one clock, from
+the same tokens).
 
 Ours: the query is the modality called `audio` or `voice`; where there is none, it has to be named. All the others
 together are its keys and values; a modality alone attends to itself. The mean over steps is taken of each part before
-the concatenation, which is the same and needs no common clock. Steps are first projected to a common width.
+the concatenation, which is the same and needs no common clock. Steps are first projected to a common width,
+where the released code has its encoders; no dropout on attention weights (released: 0.1).
 """
 
 from __future__ import annotations

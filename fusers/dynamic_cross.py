@@ -18,7 +18,7 @@ modality is there, the gate keeps the own features. A modality alone attends to 
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,8 @@ from fusionbench.api import Choice, Fuser, Head, MultiHead, Projections, Range, 
 
 
 class DynamicCross(Fuser):
+    presets: ClassVar = {"paper": {"width": 512, "temperature": 0.1}}
+
     def __init__(
         self,
         spec: Spec,

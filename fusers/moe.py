@@ -7,7 +7,7 @@ Per-modality routers over one pool of experts; the Laplace gate, a softmax of -|
 `active` experts; noise on the scores in training; residual around the experts; the entropy term that makes each
 modality commit to experts and the modalities together use all of them.
 
-Not compared: no copy of the authors' repository was at hand; this follows the paper.
+Not compared: no copy of the authors' repository was at hand, only what others made of it; this follows the paper.
 
 Ours: the layer stands once, on each modality's vector at the answer's clock, instead of inside a stack of transformers
 over irregular samples; the noise has a fixed size (paper: a learned one); absent modalities reach no expert instead of

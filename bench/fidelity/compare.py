@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fusionbench.api import Batch, Projections, Spec, Stream, Streams, Task, sinusoids
 from fusionbench.fusers import (
     attention_pool,
+    audio_query,
     bottleneck,
     dynamic_cross,
     energy,
@@ -36,7 +37,7 @@ from fusionbench.fusers import (
 from fusionbench.model import criterion
 
 #: Libraries that the authors import and that no comparison uses.
-IMAGES = ("torchvision", "torchvision.models", "ipdb", "termcolor", "h5py")
+IMAGES = ("timm", "torchvision", "torchvision.models", "ipdb", "termcolor", "h5py")
 JAX_EXTRAS = ("tensorflow", "tensorflow.io", "tensorflow_datasets", "clu", "optax", "orbax", "orbax.checkpoint", "dmvr")
 ENCODERS = ("pytorch_pretrained_bert", "pytorch_pretrained_bert.modeling", "torchvision", "timm")
 
@@ -356,6 +357,24 @@ def compare_jmt(folder: Path) -> float:
 
 
 @torch.no_grad()
+def compare_audio_query(folder: Path) -> float:
+    library = module(folder, "models.fusion", *IMAGES, "einops", "einops.layers", "einops.layers.torch")
+    theirs = library.VideoAudioFusion.__new__(library.VideoAudioFusion)
+    nn.Module.__init__(theirs)  # without its encoders
+    theirs.seq_len_audio = theirs.seq_len_video = 5
+    theirs.video_backbone, theirs.audio_feat = nn.Flatten(), nn.Identity()
+    theirs.cross = nn.MultiheadAttention(8, 2, dropout=0.1, batch_first=True)
+    theirs.reduce, theirs.head = (lambda x: x.mean(1)), nn.Linear(24, 3)
+    stir(theirs)
+    spec = Spec("classify", {"audio": 8, "video": 8}, 3)
+    ours = audio_query.AudioQuery(spec, width=8, heads=2)
+    state = theirs.state_dict()
+    load(unprojected(ours, spec), attention(state, "cross", "cross") | linear(state, "head", "answer"))
+    streams = tokens({"audio": 5, "video": 5}, 8)
+    return largest(ours(streams)[:, 0], theirs(streams["video"].x[..., None, None], streams["audio"].x))
+
+
+@torch.no_grad()
 def compare_bottleneck(folder: Path) -> float:
     import jax  # the authors' code is for JAX: install jax, flax and ml_collections to repeat this one
     import jax.numpy as jnp
@@ -387,7 +406,9 @@ def compare_bottleneck(folder: Path) -> float:
         elif name.startswith("encoderblock"):
             number = int(name.split("_")[1])
             m = "audio" if name.endswith("spectrogram") else "video"
-            made[name] = flax_layer(state, f"alone.{m}.0" if number == 0 else f"fusion.{number - 1}.layers.{m}", heads=2)
+            made[name] = flax_layer(
+                state, f"alone.{m}.0" if number == 0 else f"fusion.{number - 1}.layers.{m}", heads=2
+            )
     want = torch.tensor(theirs.apply({"params": made}, given(), shared, train=False).tolist())
     return largest(torch.cat([s.x for s in ours.encode(streams).values()], 1), want)
 
@@ -406,7 +427,10 @@ def flax_layer(state: Mapping[str, np.ndarray], ours: str, heads: int) -> dict[s
     for i, place in enumerate((0, 3)):
         kernel, bias = state[f"{ours}.feed.{place}.weight"].T, state[f"{ours}.feed.{place}.bias"]
         made["MlpBlock_0"][f"Dense_{i}"] = {"kernel": kernel, "bias": bias}
-        made[f"LayerNorm_{i}"] = {"scale": state[f"{ours}.norm{i + 1}.weight"], "bias": state[f"{ours}.norm{i + 1}.bias"]}
+        made[f"LayerNorm_{i}"] = {
+            "scale": state[f"{ours}.norm{i + 1}.weight"],
+            "bias": state[f"{ours}.norm{i + 1}.bias"],
+        }
     return made
 
 
@@ -474,6 +498,10 @@ def compare_key_sparse(folder: Path) -> float:
 
 
 COMPARISONS = (
+    Comparison(
+        "audio_query", "augusmaa/Emotiw2023",
+        "the answers for audio and video on one clock, from the same tokens", compare_audio_query,
+    ),
     Comparison(
         "bottleneck", "google-research/scenic",
         "the encoded tokens of two modalities after one layer alone and two of fusion, without positions",
