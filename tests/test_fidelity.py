@@ -1,4 +1,4 @@
-"""Page, figures and docstrings agree on how far every fuser is from its authors' code; presets are the released ones."""
+"""Page, figures and docstrings agree on how far fusers are from their authors' code; presets can be built."""
 
 from __future__ import annotations
 
