@@ -15,6 +15,7 @@ from authors import attention, largest, linear, load, module, stir
 from torch import Tensor, nn
 
 from fusionbench.api import Batch, Projections, Spec, Stream, Streams, Task, sinusoids
+from fusionbench.engine.model import criterion
 from fusionbench.fusers import (
     attention_pool,
     audio_query,
@@ -34,7 +35,6 @@ from fusionbench.fusers import (
     self_mm,
     tensor_fusion,
 )
-from fusionbench.model import criterion
 
 #: Libraries that the authors import and that no comparison uses.
 IMAGES = ("timm", "torchvision", "torchvision.models", "ipdb", "termcolor", "h5py")

@@ -57,7 +57,7 @@ def sentence(figure: Mapping[str, Any]) -> str:
 def page(texts: Mapping[str, list[str]], figures: Mapping[str, Mapping[str, Any]]) -> str:
     rows = []
     for name, paragraphs in texts.items():
-        link = re.search(r"https://\S*[^\s.,;)]", " ".join(paragraphs))
+        link = re.search(r"https://\S*[^\s.,:;)]", " ".join(paragraphs))
         paper = f"[link]({link[0]})" if link else "none"
         ours = next((p.removeprefix("Ours: ") for p in paragraphs if p.startswith("Ours: ")), "")
         if name in figures:
@@ -73,15 +73,16 @@ def page(texts: Mapping[str, list[str]], figures: Mapping[str, Mapping[str, Any]
 
 
 def compared_by_hand(paragraphs: list[str]) -> tuple[str, str, str] | None:
-    """Code, what, difference of a comparison that a docstring states and this folder cannot repeat."""
-    for paragraph in paragraphs:
-        if found := re.match(r"Compared with (\S+)@(\w+): largest difference (\S+) \((.*)\)\.", paragraph):
-            return (
-                f"[{found[1]}](https://github.com/{found[1]}) `{found[2]}`",
-                found[4],
-                f"{found[3]} (not repeated here)",
-            )
-    return None
+    """Code, what, difference of a comparison that a docstring states and this folder does not repeat yet."""
+    found = re.search(r"Compared with (\S+)@(\w+)\b.*?\b(?:difference|differ by) (\d\S*).*", "\n".join(paragraphs))
+    if not found:
+        return None
+    what = re.sub(r"^Compared with \S+?@\w+,? *", "", found[0])
+    return (
+        f"[{found[1]}](https://github.com/{found[1]}) `{found[2]}`",
+        what,
+        f"{found[3].rstrip('.,:')} (not repeated here)",
+    )
 
 
 def reason(paragraphs: list[str]) -> str:
