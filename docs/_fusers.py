@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 
 from fusionbench import harness, hparams, registry
+from fusionbench.errors import UsageError
 
 PAGE = Path(__file__).with_name("fusers.md")
 
 
 def page() -> str:
     lines = ["# The fusers", "", "Written by `python docs/_fusers.py` from the files in `fusers/`; do not edit.", ""]
+    lines += ["How far each is from its authors' code: [fidelity.md](fidelity.md). A dash: it has to be told more.", ""]
     names = registry.names("fusers")
     lines += ["| fuser | parameters on `watch` | what it computes |", "|---|---|---|"]
     sections = []
@@ -20,9 +22,7 @@ def page() -> str:
         plugin = registry.load("fusers", name)
         text = inspect.cleandoc(sys.modules[plugin.__module__].__doc__ or "")
         summary, _, rest = text.partition("\n")
-        model = harness.setup("watch", name).blueprint.build(0, {}, 1000)
-        count = sum(p.numel() for p in model.fuser.parameters())
-        lines.append(f"| [{name}](#{name}) | {count:,} | {summary} |")
+        lines.append(f"| [{name}](#{name}) | {parameters(name)} | {summary} |")
         sections += ["", f"## {name}", "", summary]
         if rest.strip():
             sections += ["", rest.strip()]
@@ -34,6 +34,15 @@ def page() -> str:
             sections.append(f"| `{h.name}` | `{h.default!r}` | {domain} | {h.help} |")
         sections += [f"\nKnown failure of `{check}`: {reason}" for check, reason in plugin.known_failures.items()]
     return "\n".join([*lines, *sections]) + "\n"
+
+
+def parameters(name: str) -> str:
+    """How many parameters a fuser has on `watch`; a dash where it cannot be built without being told more."""
+    try:
+        model = harness.setup("watch", name).blueprint.build(0, {}, 1000)
+    except UsageError:
+        return "-"
+    return f"{sum(p.numel() for p in model.fuser.parameters()):,}"
 
 
 if __name__ == "__main__":

@@ -1,20 +1,27 @@
 """ActionMAE: training drops modalities at random, and a masked autoencoder over modality tokens decodes them back.
 
-Method: ActionMAE. Woo, Lee, Park, Nugroho, Kim, "Towards Good Practices for Missing Modality Robust Action
-Recognition", AAAI 2023, https://arxiv.org/abs/2211.13916.
+Sangmin Woo, Sumin Lee, Yeonju Park, Muhammad Adi Nugroho, Changick Kim, "Towards Good Practices for Missing Modality
+Robust Action Recognition", AAAI 2023, https://arxiv.org/abs/2211.13916.
 
-Faithful: a temporal transformer a modality gives one token; in training a random number of tokens (never all) is
-dropped; the encoder sees the rest and learned memory tokens, the decoder gets mask tokens in the places of the lost;
-kept and reconstructed tokens go through a fusion transformer with a class token; the loss adds the squared error on
-dropped tokens, normalised as in the released code. Simplified: tokens are means over real steps, one a step for
-per-frame tasks; the draw is each sample's own rather than the batch's; the error's target gets no gradient. What is
-missing from the data is treated like what was dropped, but never taken as a target.
+A temporal transformer a modality gives one token; in training a random number of tokens (never all) is dropped; the
+encoder sees the rest and learned memory tokens, the decoder gets mask tokens in the places of the lost; the tokens of
+all modalities are fused; the loss adds the squared error on dropped tokens, whose targets are normalised.
+
+Not compared: the released model is one with its image encoders, drops in the middle of its forward pass and has blocks
+of another library; the departures below were read off it.
+
+Ours: tokens are means over real steps, one a step for per-frame tasks (released: a class token); post-norm layers,
+one by default, and learned places (released: pre-norm, two, fixed positions); tokens are normalised before the encoder
+and so are the targets, which get no gradient; the number of dropped tokens is drawn for each sample (released: for the
+batch); kept tokens go to the fusion as they are and dropped ones decoded (released: all of them decoded, as soon as one
+is dropped); the fusion is the paper's transformer with a class token (released default: a sum); 4 memory tokens
+(released: 10). What is missing from the data is treated like what was dropped, but never taken as a target.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +31,8 @@ from fusionbench.api import Batch, Choice, Encoder, Fuser, Head, Projections, Ra
 
 
 class ActionMAE(Fuser):
+    presets: ClassVar = {"paper": {"width": 512, "heads": 8, "depth": 2, "memory": 10}}
+
     def __init__(
         self,
         spec: Spec,

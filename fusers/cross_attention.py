@@ -1,8 +1,12 @@
 """Cross-attention: every modality queries the tokens of all the others, residual and norm, pool, concatenate, a head.
 
 The plainest use of attention (Vaswani et al., "Attention Is All You Need", 2017, https://arxiv.org/abs/1706.03762) for
-fusion, and a usual baseline of papers on multimodal transformers; it has no paper of its own. One attention layer, no
-encoder before it and no feed-forward part after it. A single modality attends to itself.
+fusion, and a usual baseline of papers on multimodal transformers; it has no paper of its own.
+
+Not compared: our own baseline.
+
+Ours: all of it. One attention layer, no encoder before it and no feed-forward part after it. A modality alone attends
+to itself.
 """
 
 from __future__ import annotations

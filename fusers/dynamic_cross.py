@@ -1,19 +1,24 @@
 """DCA: at every step a sharp gate chooses between a modality's own features and its cross-attended ones.
 
-Method: Dynamic Cross-Attention. Praveen, Alam, "Cross-Attention is Not Always Needed: Dynamic Cross-Attention for
-Audio-Visual Dimensional Emotion Recognition", ICME 2024, https://arxiv.org/abs/2403.19554 (and, for person
-verification, https://arxiv.org/abs/2403.04661).
+R. Gnana Praveen, Jahangir Alam, "Cross-Attention is Not Always Needed: Dynamic Cross-Attention for Audio-Visual
+Dimensional Emotion Recognition", ICME 2024, https://arxiv.org/abs/2403.19554.
 
-Faithful: attended features are tanh(own + cross-attention); a linear layer of them gives two scores a step, a softmax
-of temperature 0.1 the gate; the result is ReLU(gate_0 own + gate_1 attended); modalities are concatenated. Simplified:
-the authors say that their gate goes with any cross-attention; here it is multi-head attention over the steps of all the
-other modalities together, so any number of modalities of any lengths will do. Where no other modality is there, the
-gate keeps the own features. A single modality attends to itself.
+A linear layer of the attended features gives two scores a step, a softmax of temperature 0.1 the gate; the result is
+ReLU(gate_0 own + gate_1 attended); modalities are concatenated.
+
+Compared with praveena2j/Dynamic-CrossAttention@7374796: largest difference 0 (the gate's mix of own and attended
+features of two modalities).
+
+Ours: the attended features are tanh(own + cross-attention), multi-head attention over the steps of all the other
+modalities together (released: two layers of joint cross-attention; the paper says that the gate goes with any), so any
+number of modalities of any lengths will do; a linear projection instead of an LSTM before the attention, and the shared
+head on means over steps instead of an LSTM after it; no audio-guided attention over a feature map. Where no other
+modality is there, the gate keeps the own features. A modality alone attends to itself.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +27,8 @@ from fusionbench.api import Choice, Fuser, Head, MultiHead, Projections, Range, 
 
 
 class DynamicCross(Fuser):
+    presets: ClassVar = {"paper": {"width": 512, "temperature": 0.1}}
+
     def __init__(
         self,
         spec: Spec,
@@ -43,6 +50,11 @@ class DynamicCross(Fuser):
         allowed = torch.stack([torch.ones_like(there), there], -1).unsqueeze(1)  # (B, 1, 2)
         return softmax_over(scores, allowed)
 
+    def mix(self, modality: str, own: Tensor, attended: Tensor, there: Tensor) -> Tensor:
+        """What the gate makes of own and attended features (B, T, width); `there` (B,): is anything attended to?"""
+        share = self.gate(modality, attended, there)
+        return torch.relu(share[..., :1] * own + share[..., 1:] * attended)
+
     def forward(self, streams: Streams) -> Tensor:
         own = self.project(streams)
         fused = []
@@ -51,7 +63,6 @@ class DynamicCross(Fuser):
             memory = torch.cat([s.x for s in others], 1)  # (B, steps of the others, width)
             mask = torch.cat([s.mask for s in others], 1)
             attended = torch.tanh(stream.x + self.cross[m](stream.x, memory, mask))
-            share = self.gate(m, attended, mask.any(1))
-            mixed = torch.relu(share[..., :1] * stream.x + share[..., 1:] * attended)  # (B, T, width)
+            mixed = self.mix(m, stream.x, attended, mask.any(1))  # (B, T, width)
             fused.append(self.pool(Stream(mixed, stream.mask)).x)
         return self.head(torch.cat(fused, -1))

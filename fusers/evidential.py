@@ -1,16 +1,21 @@
 """TMC: every modality gives evidence for the classes, and Dempster's rule combines their opinions.
 
-Method: Trusted Multi-view Classification. Han, Zhang, Fu, Zhou, "Trusted Multi-View Classification", ICLR 2021,
-https://arxiv.org/abs/2102.02051.
+Han, Zhang, Fu, Zhou, "Trusted Multi-View Classification", ICLR 2021, https://arxiv.org/abs/2102.02051.
 
-Faithful: evidence e_m = softplus(network_m) >= 0 parametrises a Dirichlet alpha = e + 1; belief b_k = e_k / S and
-uncertainty u = C / S with S = sum(alpha); opinions are combined by the reduced Dempster rule, b = (b1 b2 + b1 u2 +
-b2 u1) / (1 - conflict) and u = u1 u2 / (1 - conflict). The conflict cancels when the result is written as evidence
-again: 1 + e / C = prod_m (1 + e_m / C), which is what is computed here. The loss is the paper's, for every modality and
-for the combination: expected cross-entropy under the Dirichlet plus an annealed divergence of the wrong classes'
-evidence from none. (The released code takes that divergence of all evidence, the right class's included.)
-Simplified: streams are projected and averaged over time. An absent modality has no evidence, which is the neutral
-opinion. The answer is log(alpha), whose softmax is the Dirichlet's mean. Beliefs are about classes: classifies only.
+Evidence e_m = softplus(network_m) >= 0 parametrises a Dirichlet alpha = e + 1; belief b_k = e_k / S and uncertainty
+u = C / S with S = sum(alpha); opinions are combined by the reduced Dempster rule, b = (b1 b2 + b1 u2 + b2 u1) / (1 -
+conflict) and u = u1 u2 / (1 - conflict). The conflict cancels when the result is written as evidence again:
+1 + e / C = prod_m (1 + e_m / C), which is what is computed here. The loss, for every modality and for the combination,
+is the expected cross-entropy under the Dirichlet plus an annealed divergence of the wrong classes' evidence from none;
+the divergence has its full weight after a tenth of training (released: 50 of 500 epochs).
+
+Compared with hanmenghan/TMC@08d0ca4: largest difference 5e-16 (the combined evidence of three modalities and the loss,
+from the same evidence).
+
+Ours: a modality's network is a projection with GELU, averaged over time, and the shared head, where the released one is
+linear layers on vectors. An absent modality has no evidence, which is the neutral opinion, and no loss of its own. The
+answer is log(alpha), whose softmax is the Dirichlet's mean. Losses are averaged over the labels of each modality and
+then summed. Beliefs are about classes: classifies only.
 """
 
 from __future__ import annotations
@@ -36,7 +41,7 @@ class Evidential(Fuser):
         spec: Spec,
         *,
         width: Annotated[int, Choice(64, 128, 256), "width of each modality's network"] = 128,
-        anneal: Annotated[float, Range(0.1, 1.0), "share of training until the divergence has its full weight"] = 0.5,
+        anneal: Annotated[float, Range(0.05, 1.0), "share of training until the divergence has its full weight"] = 0.1,
     ):
         super().__init__(spec)
         if spec.kind != "classify":

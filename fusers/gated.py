@@ -3,11 +3,14 @@
 John Arevalo, Thamar Solorio, Manuel Montes-y-Gómez, Fabio A. González, "Gated Multimodal Units for Information
 Fusion", ICLR 2017 workshop track. https://arxiv.org/abs/1702.01992
 
-Faithful: h_m = tanh(W_m x_m); every gate sees the raw features of all modalities; with two modalities the mix is
-z * h_1 + (1 - z) * h_2, z = sigmoid(W [x_1; x_2]), equation by equation.
-Extended: for more modalities the paper's gates do not sum to one; ours are a softmax over the modalities, feature by
-feature, which is the same sigmoid when there are two. An absent modality has no share in the mix.
-Simplified: a clip's modalities are averaged over time before the unit; the shared head instead of a maxout classifier.
+h_m = tanh(W_m x_m); every gate sees the raw features of all modalities; with two modalities the mix is
+z * h_1 + (1 - z) * h_2, z = sigmoid(W [x_1; x_2]).
+
+Not compared: the released code needs Theano and Blocks, which no Python of today runs; a test holds the equations.
+
+Ours: for more modalities the paper's gates do not sum to one; ours are a softmax over the modalities, feature by
+feature, which is the same sigmoid when there are two; gates have a bias. A clip's modalities are averaged over time
+before the unit; the shared head instead of a maxout classifier. An absent modality has no share in the mix.
 """
 
 from __future__ import annotations

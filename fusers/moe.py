@@ -1,14 +1,18 @@
 """FuseMoE: shared experts, and for every modality a router that sends it to the few whose centres are nearest.
 
-Method: FuseMoE. Han, Nguyen, Harris, Ho, Saria, "FuseMoE: Mixture-of-Experts Transformers for Fleximodal Fusion",
-NeurIPS 2024, https://arxiv.org/abs/2402.03226.
+Xing Han, Huy Nguyen, Carl Harris, Nhat Ho, Suchi Saria, "FuseMoE: Mixture-of-Experts Transformers for Fleximodal
+Fusion", NeurIPS 2024, https://arxiv.org/abs/2402.03226.
 
-Faithful: per-modality routers over one pool of experts; the Laplace gate, a softmax of -||x - w_e|| (Euclidean) over
-the nearest `active` experts; noise on the scores in training; residual around the experts; the entropy term that makes
-each modality commit to experts and the modalities together use all of them. Simplified: the layer stands on each
-modality's vector at the answer's clock instead of inside a stack of transformers over irregular samples; the noise has
-a fixed size; absent modalities reach no expert instead of being replaced by a learned embedding. All experts are
-computed and the unwanted ones weigh nothing: routing that depends on the data cannot be stacked.
+Per-modality routers over one pool of experts; the Laplace gate, a softmax of -||x - w_e|| (Euclidean) over the nearest
+`active` experts; noise on the scores in training; residual around the experts; the entropy term that makes each
+modality commit to experts and the modalities together use all of them.
+
+Not compared: no copy of the authors' repository was at hand, only what others made of it; this follows the paper.
+
+Ours: the layer stands once, on each modality's vector at the answer's clock, instead of inside a stack of transformers
+over irregular samples; the noise has a fixed size (paper: a learned one); absent modalities reach no expert instead of
+being replaced by a learned embedding; centres start on a sphere about as far out as a normalised x; the shared head.
+All experts are computed and the unwanted ones weigh nothing: routing that depends on the data cannot be stacked.
 """
 
 from __future__ import annotations

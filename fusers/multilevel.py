@@ -1,10 +1,14 @@
 """Multilevel Transformer: fine and coarse tokens of one modality are encoded, every other modality decodes them.
 
-Reconstruction from the description of He et al., "Multilevel Transformer for Multimodal Emotion Recognition", 2022,
-https://arxiv.org/abs/2211.07711. Faithful to it: tokens of two levels merged (added, or concatenated and mapped), an
-encoder, a decoder (self-attention, cross-attention, feed-forward) for each other modality, mean over time,
-concatenation with each modality's utterance vector, an MLP. Ours: the first modality has the two levels, its coarse
-tokens are averages over windows of the fine ones, utterance vectors are averages of the raw steps.
+He et al., "Multilevel Transformer for Multimodal Emotion Recognition", 2022, https://arxiv.org/abs/2211.07711.
+
+Tokens of two levels merged (added, or concatenated and mapped), an encoder, a decoder (self-attention, cross-attention,
+feed-forward) for each other modality, mean over time, concatenation with each modality's utterance vector, an MLP.
+
+Not compared: no public code was found; a reconstruction from the paper's description.
+
+Ours: the first modality has the two levels, its coarse tokens are averages over windows of the fine ones, utterance
+vectors are averages of the raw steps; the sizes.
 """
 
 from __future__ import annotations

@@ -3,10 +3,15 @@
 Andrew Jaegle et al., "Perceiver IO: A General Architecture for Structured Inputs & Outputs", ICLR 2022.
 https://arxiv.org/abs/2107.14795
 
-Faithful: encode (latents attend to all tokens), process (latents attend to latents), decode (queries attend to
-latents), in pre-norm attention and feed-forward blocks; tokens carry a learned modality embedding; one learned query
-for a clip, and one positional query a frame for a per-frame task.
-Simplified: fixed sinusoidal positions added to the tokens instead of concatenated Fourier features; ReLU feed-forward.
+Encode (latents attend to all tokens), process (latents attend to latents), decode (queries attend to latents), in
+pre-norm attention and feed-forward blocks; tokens carry a learned modality embedding; one learned query for a clip, and
+one positional query a frame for a per-frame task.
+
+Not compared: the authors' code is for JAX and Haiku; only ports to PyTorch by others were at hand.
+
+Ours: fixed sinusoidal positions added to the tokens instead of concatenated Fourier features; ReLU feed-forward parts
+twice as wide as the latents (paper: GELU, as wide in cross-attention); one width for tokens, latents and queries; the
+shared head. 16 latents and two blocks by default.
 """
 
 from __future__ import annotations

@@ -2,10 +2,16 @@
 
 The baseline of Waligora et al., "Joint Multimodal Transformer for Emotion Recognition in the Wild", CVPRW 2024,
 https://arxiv.org/abs/2403.10488, with the blocks of Vaswani et al., "Attention Is All You Need", 2017,
-https://arxiv.org/abs/1706.03762. Faithful: one post-norm encoder a modality, both directions of every pair,
-concatenation, a linear layer. Ours: attention runs over time (the paper's public code runs it over the batch), the
-cross-attention has the residual and norm of a transformer decoder, and a single modality attends to itself. As there,
-no positional encoding unless asked for.
+https://arxiv.org/abs/1706.03762.
+
+One post-norm encoder a modality, both directions of every pair, concatenation, a linear layer; no positional encoding
+unless asked for.
+
+Not compared: on purpose not what the paper's public code computes, see below.
+
+Ours: attention runs over time (the public code gives (batch, time, width) to layers that expect time first, so that it
+runs over the batch); the cross-attention has the residual and norm of a transformer decoder; a modality alone attends
+to itself; the shared head.
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
 """One modality alone: its steps through a linear layer, pooled, a head. The others are never looked at.
 
-Not a fusion method but the reference that every one of them has to beat; the harness runs it for each modality. It is
-`concat` with a single input.
+Not a fusion method but the reference that every one of them has to beat; the harness runs it for each modality.
+
+Not compared: our own baseline.
+
+Ours: all of it. It is `concat` with a single input.
 """
 
 from __future__ import annotations

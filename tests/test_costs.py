@@ -14,7 +14,8 @@ from fusionbench.harness.costs import Ledger, latency, measure, uncounted
 
 
 def costs_of(fuser: str) -> dict[str, float | None]:
-    setup = harness.setup("toy_xor", fuser)
+    settings = {"query": "left"} if fuser == "audio_query" else {}  # toy_xor has no audio that could be the query
+    setup = harness.setup("toy_xor", fuser, given={"fuser": settings})
     data = setup.data
     splits = harness.splits_of(setup, data, 0)
     run = setup.runs([0], [0])[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
@@ -172,16 +172,13 @@ def test_laplace_gate_is_a_softmax_of_negative_distances_to_the_nearest_centres(
         assert gates[b, 0, m].tolist() == pytest.approx([shares.get(e, 0.0) for e in range(5)], abs=1e-5)
 
 
-def test_attention_pool_is_the_weighted_mean_of_embeddings() -> None:
-    fuser = _fuser("attention_pool")
-    hidden = torch.rand(2, 1, 3, 64, generator=torch.Generator().manual_seed(5))
-    mask = torch.tensor([[[True, True, True]], [[False, True, True]]])
-    weights = fuser.weights(hidden, mask)
-    for b in range(2):
-        scores = fuser.score(hidden[b, 0].reshape(1, -1))[0].tolist()
-        there = [m for m in range(3) if mask[b, 0, m]]
-        shares = dict(zip(there, _softmax([scores[m] for m in there]), strict=True))
-        assert weights[b, 0].tolist() == pytest.approx([shares.get(m, 0.0) for m in range(3)], abs=1e-5)
+def test_attention_pool_is_the_sum_weighted_by_plain_scores() -> None:
+    fuser, streams = _fuser("attention_pool"), _streams(absent="video")
+    hidden = {m: fuser.embed[m](s.x.sum(1) / s.mask.sum(1, keepdim=True).clamp(min=1)) for m, s in streams.items()}
+    hidden = {m: x * streams[m].present[:, None] for m, x in hidden.items()}
+    scores = fuser.score(torch.cat(list(hidden.values()), -1))  # (B, M)
+    total = sum(scores[:, i, None] * x for i, x in enumerate(hidden.values()))
+    torch.testing.assert_close(fuser(streams)[:, 0], fuser.answer(total))
 
 
 @pytest.mark.parametrize("name", ["attention_pool", "dynamic_cross", "energy", "evidential", "mmin", "moe", "self_mm"])
@@ -198,17 +195,33 @@ def test_an_absent_modality_is_as_if_it_had_no_parameters(name: str) -> None:
 # ---------------------------------------------------------------------------------------------- dropping and imagining
 
 
-@pytest.mark.parametrize("keep_some", [action_mae.keep_some, mmin.keep_some])
-def test_dropping_keeps_one_to_all_of_what_is_there(keep_some: Callable[[Tensor], Tensor]) -> None:
+def test_action_mae_keeps_one_to_all_of_what_is_there() -> None:
     generator = torch.Generator().manual_seed(6)
     mask = torch.rand(400, 3, 4, generator=generator) > 0.3
-    kept = keep_some(mask)
+    kept = action_mae.keep_some(mask)
     there, left = mask.sum(-1), kept.sum(-1)
     assert not (kept & ~mask).any()
     assert ((left >= 1) | (there == 0)).all()
     for count in range(1, 5):
         share = torch.bincount(left[there == count], minlength=count + 1)[1:] / (there == count).sum()
         assert share.tolist() == pytest.approx([1 / count] * count, abs=0.12)
+
+
+def test_mmin_drops_every_combination_but_none_and_all() -> None:
+    generator = torch.Generator().manual_seed(6)
+    mask = torch.rand(2000, 3, 4, generator=generator) > 0.3
+    kept = mmin.drop_some(mask)
+    assert not (kept & ~mask).any()
+    assert torch.equal(kept[mask.sum(-1) < 2], mask[mask.sum(-1) < 2])  # one alone is never dropped
+    seen: dict[tuple[bool, ...], Counter[tuple[bool, ...]]] = defaultdict(Counter)
+    for there, left in zip(mask.flatten(0, 1).tolist(), kept.flatten(0, 1).tolist(), strict=True):
+        seen[tuple(there)][tuple(left)] += 1
+    for there, counts in seen.items():
+        if (count := sum(there)) > 1:
+            assert len(counts) == 2**count - 2
+            assert there not in counts
+            fair = sum(counts.values()) / len(counts)
+            assert all(abs(number - fair) < 6 * math.sqrt(fair) for number in counts.values())
 
 
 def test_action_mae_drops_and_reconstructs_only_what_was_really_there() -> None:
@@ -219,7 +232,7 @@ def test_action_mae_drops_and_reconstructs_only_what_was_really_there() -> None:
 
 
 def test_mmin_is_not_asked_to_imagine_what_was_never_there() -> None:
-    fuser = _fuser("mmin")
+    fuser = _fuser("mmin", blocks=1)
     fuser.cycle = 0.0
     nothing = torch.zeros(16, 1, dtype=torch.bool)  # without labels only the method's own terms are left
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fusionbench.api import Fuser, Spec, Stream, Streams, UsageError
-from fusionbench.fusers import joint_attention, misa, recursive_joint, tensor_fusion
+from fusionbench.fusers import _joint_attention, joint_attention, misa, recursive_joint, tensor_fusion
+from fusionbench.fusers.audio_query import AudioQuery
 from fusionbench.fusers.bottleneck import Bottleneck
 from fusionbench.fusers.film import FiLM
 from fusionbench.fusers.gated import Gated
@@ -186,23 +187,24 @@ def test_difference_is_the_overlap_of_centred_unit_rows() -> None:
 def test_joint_correlation_is_contracted_over_real_steps() -> None:
     x, joint, mask = torch.randn(2, 5, 3), torch.randn(2, 5, 4), torch.rand(2, 5) > 0.4
     mask[1] = False
-    got = joint_attention.correlation(x, joint, mask)
+    got = _joint_attention.correlation(x, joint, mask)
     for b, i, k in itertools.product(range(2), range(3), range(4)):
         real = [float(x[b, t, i] * joint[b, t, k]) for t in range(5) if mask[b, t]]
-        want = math.tanh(sum(real) / max(1, len(real)) / math.sqrt(4))
-        assert got[b, i, k].item() == pytest.approx(want, abs=1e-6)
+        want = math.tanh(16 * sum(real) / max(1, len(real)) / math.sqrt(4))
+        assert got[b, i, k].item() == pytest.approx(want, abs=1e-5)
 
 
-def test_joint_attention_adds_gated_features_to_each_modality() -> None:
+def test_joint_attention_multiplies_own_values_by_their_correlation() -> None:
     streams = {m: Stream(torch.randn(2, 5, 3), torch.arange(5) < torch.tensor([[5], [3]])) for m in "av"}
-    attend = joint_attention._JointAttention("av", 3)
+    attend = _joint_attention.JointCross("av", 3, 0.0)
     got = attend(streams)
-    joint = torch.cat([s.x for s in streams.values()], -1)
+    joint = attend.query(torch.cat([s.x for s in streams.values()], -1))
     for m, s in streams.items():
-        weights = joint_attention.correlation(attend.correlate[m](s.x), joint, s.mask)
+        weights = _joint_attention.correlation(s.x, joint, s.mask)
         for b, t in itertools.product(range(2), range(5)):
-            cross = attend.attended[m](torch.stack([(weights[b, i] * joint[b, t]).sum() for i in range(3)]))
-            want = s.x[b, t] + attend.out[m](torch.relu(attend.own[m](s.x[b, t]) + cross))
+            value = attend.value[m](s.x[b, t])
+            cross = torch.stack([torch.tanh((value * weights[b, :, k]).sum()).relu() for k in range(6)])
+            want = s.x[b, t] + attend.mix[m](cross)
             torch.testing.assert_close(got[m].x[b, t], want if s.mask[b, t] else torch.zeros(3))
 
 
@@ -213,17 +215,38 @@ def test_joint_attention_does_not_depend_on_the_number_of_steps() -> None:
     torch.testing.assert_close(answers(fuser, twice), answers(fuser, streams), atol=1e-5, rtol=1e-4)
 
 
-def test_recursive_joint_repeats_joint_attention() -> None:
-    streams = {m: Stream(torch.randn(2, 5, 3), torch.rand(2, 5) > 0.3) for m in "avt"}
-    once, again = joint_attention._JointAttention("avt", 3), recursive_joint._JointAttention("avt", 3)
-    again.load_state_dict(once.state_dict())
-    for m, s in again(streams).items():
-        torch.testing.assert_close(s.x, once(streams)[m].x)
+def test_recursive_joint_repeats_its_attention_with_the_same_weights() -> None:
     problem = spec()
     one, two = (recursive_joint.RecursiveJoint(problem, passes=p) for p in (1, 2))
-    two.load_state_dict(one.state_dict())  # the passes share their weights
+    two.load_state_dict(one.state_dict())
     inputs = ragged(problem)
     assert not torch.allclose(answers(one, inputs), answers(two, inputs), atol=1e-4)
+
+
+@torch.no_grad()
+def test_recurrent_layers_are_the_librarys_of_each_stream_without_its_gaps() -> None:
+    torch.manual_seed(0)
+    ours, depth = recursive_joint._Recurrent(2, 3, 4, depth=2), 2
+    x, mask = torch.randn(2, 3, 6, 3), torch.rand(2, 3, 6) > 0.3
+    got = ours(x, mask)
+    for g in range(2):
+        library = torch.nn.LSTM(3, 2, depth, bidirectional=True, batch_first=True)
+        for layer, direction in itertools.product(range(depth), range(2)):
+            end, place = f"l{layer}" + "_reverse" * direction, g + 2 * direction
+            weights = ours.layers[layer]
+            getattr(library, f"weight_ih_{end}").copy_(weights.input[place].T)
+            getattr(library, f"weight_hh_{end}").copy_(weights.state[place].T)
+            getattr(library, f"bias_ih_{end}").copy_(weights.bias[place, 0])
+            getattr(library, f"bias_hh_{end}").zero_()
+        start = [
+            torch.stack([ours.layers[n].start[cell, g + 2 * d, 0] for n in range(depth) for d in range(2)])
+            for cell in range(2)
+        ]
+        for b in range(3):
+            real = x[g, b, mask[g, b]]
+            states = library(real, (start[0], start[1]))[0]
+            want = torch.nn.functional.normalize(ours.join[g](torch.cat([real, states], -1)), dim=-1)
+            torch.testing.assert_close(got[g, b, mask[g, b]], want, atol=1e-5, rtol=1e-4)
 
 
 # -------------------------------------------------------------------------------------------------------- transformers
@@ -244,3 +267,24 @@ def test_mult_reads_the_last_real_step() -> None:
     x, mask = torch.randn(3, 5, 4), torch.tensor([[1, 1, 0, 1, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]]).bool()
     want = torch.stack([x[0, 3], x[1, 4], torch.zeros(4)])[:, None]
     assert torch.equal(fuser._read(Stream(x, mask)), want)
+
+
+# --------------------------------------------------------------------------------------------------------------- query
+
+
+def test_the_query_is_the_audio_or_has_to_be_named() -> None:
+    def query(*modalities: str, **settings: str) -> str:
+        return AudioQuery(Spec("classify", dict.fromkeys(modalities, 2), 3), **settings).query
+
+    assert query("video", "audio") == "audio"
+    assert query("voice", "ecg") == "voice"
+    assert query("acc") == "acc"
+    assert query("acc", "gyro", query="gyro") == "gyro"
+    with pytest.raises(
+        UsageError, match=r"^audio_query: neither audio nor voice is there: name the query, one of acc, gyro$"
+    ):
+        query("acc", "gyro")
+    with pytest.raises(
+        UsageError, match=r"^audio_query: there is no modality 'ecg': name the query, one of acc, audio$"
+    ):
+        query("acc", "audio", query="ecg")

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fusionbench.api import Spec, Stream
-from fusionbench.fusers.key_sparse import KeySparse, key_sparse_weights
+from fusionbench.api import Spec, Stream, sinusoids
+from fusionbench.fusers.key_sparse import KeySparse, _Group, key_sparse_weights
 
 
 def _slow(q: Tensor, k: Tensor, q_mask: list[bool], k_mask: list[bool], keep: str) -> list[list[float]]:
@@ -81,3 +81,34 @@ def test_share_one_keeps_every_key_and_changes_the_answer() -> None:
     half, whole = (KeySparse(spec, width=16, keep=keep).eval() for keep in (0.5, 1.0))
     whole.load_state_dict(half.state_dict())
     assert (half(streams) - whole(streams)).abs().max() > 1e-4
+
+
+def _plain(group: _Group, x: Tensor, memory: Tensor | None = None) -> Tensor:
+    """One sample, (T, width), one head, every key kept: the layers written out."""
+    x = group.norm(x)
+    memory = None if memory is None or group.norm_memory is None else group.norm_memory(memory)
+    places = sinusoids(12, x.shape[-1], x.device)
+    for layer in group.layers:
+        placed = x + places[: len(x)]
+        keys, values = (placed, placed) if memory is None else (memory + places[: len(memory)], memory)
+        scores = layer.query(placed) @ layer.key(keys).T / math.sqrt(x.shape[-1])
+        x = layer.norm1(x + layer.out(scores.softmax(-1) @ layer.value(values)))
+        x = layer.norm2(x + layer.feed_out(layer.feed_in(x).relu()))
+    return x
+
+
+@torch.no_grad()
+def test_layers_stand_in_the_released_order_with_two_skips() -> None:
+    torch.manual_seed(0)
+    spec = Spec("classify", {"audio": 8, "text": 8}, 2)
+    fuser = KeySparse(spec, width=8, heads=1, keep=1.0).eval()
+    audio, text = torch.randn(5, 8), torch.randn(7, 8)
+    streams = {m: Stream(x[None], torch.ones(1, len(x)).bool()) for m, x in (("audio", audio), ("text", text))}
+    own = {m: _plain(fuser.own[m], fuser.project[m](x)) for m, x in (("audio", audio), ("text", text))}
+    read = []
+    for (query, key), cascade in zip(fuser.pairs, fuser.cascades, strict=True):
+        x = own[query]
+        for cross, after in zip(cascade[::2], cascade[1::2], strict=True):
+            x = _plain(after, _plain(cross, x, own[key]))
+        read.append(_plain(fuser.last[query], own[query] + (own[query] + x)).mean(0))
+    torch.testing.assert_close(fuser(streams)[0, 0], fuser.answer(torch.cat(read)), atol=1e-5, rtol=1e-4)
