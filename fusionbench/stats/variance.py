@@ -1,0 +1,195 @@
+"""The difference of two rows and its one variance, from which test, interval, detectable difference and power come.
+
+The pooled metric is linearised into one influence value a group and a seed (jackknife). Their analysis of variance has
+three sources: groups (how much the true difference varies between people), seeds (of each side), and what one run does
+on one group beyond both. With P, S and E the shares of groups, of seeds and of the residual in the variance of the mean
+(each observed spread holds its part of the residual, so E stands in both P and S),
+
+    variance = S + max(P - E, 0),
+
+with Satterthwaite's degrees of freedom (1946), never fewer than the smaller of those of the groups (G - 1) and of the
+seeds (Welch). Flooring at S and this least number of degrees are what keeps the size in `bench/power_study.md`. Effects
+of a fold's model that vary with the seed are counted in S, whatever their correlation; effects of a training set that
+all seeds share are not, which is why a verdict says "given these training sets".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fusionbench.stats.cells import Table
+from fusionbench.stats.intervals import corrected_test
+
+Array = np.ndarray
+#: A spread below this share of the values themselves is rounding.
+ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the difference of two rows varies with, as variances (squared units of the metric).
+
+    Attributes:
+        people: of the true difference between groups.
+        seeds: of one run's score over endless groups, a side with several seeds each; where each seed deals its own
+            partition there is one entry, of the difference of two runs, training sets included.
+        residuals: of one run on one group beyond both, in the same order.
+    """
+
+    people: float
+    seeds: tuple[float, ...]
+    residuals: tuple[float, ...]
+
+    def at(self, groups: float, seeds: float) -> tuple[float, float]:
+        """The variance of the mean difference over so many groups and seeds a side, and its degrees of freedom.
+
+        `seeds` may be infinite: what is left is what the groups alone leave open.
+        """
+        runs = [(seed + rest / groups) / seeds for seed, rest in zip(self.seeds, self.residuals, strict=True)]
+        rests = [rest / (groups * seeds) for rest in self.residuals]
+        counts = [seeds] * len(runs)
+        return _variance(self.people / groups + sum(rests), runs, rests, counts, groups)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Row a minus row b on one metric, in the metric's own direction.
+
+    Attributes:
+        value: difference of the pooled scores, each the mean over seeds; None where one is undefined.
+        variance, freedom: of `value`, and Satterthwaite's degrees; None where there is no test, and `reason` says why.
+        sources: what the variance is made of.
+        seeds: of a and of b. A side with one seed is one trained model: its own noise is not in the variance.
+        p_folds: of the corrected t-test over folds (Nadeau & Bengio 2003), shown beside; None without several folds.
+        repartitioned: each seed dealt its own partition, so that the seeds carry the training sets.
+    """
+
+    value: float | None
+    groups: int
+    seeds: tuple[int, int]
+    variance: float | None = None
+    freedom: float | None = None
+    sources: Sources | None = None
+    p_folds: float | None = None
+    repartitioned: bool = False
+    reason: str = ""
+
+
+def influence(table: Table) -> Array:
+    """(R, G) influence values of the pooled metric: their mean over groups is the score of the seed.
+
+    They are the jackknife pseudo-values (`Table.pseudo`), moved so that the metric's own bias does not stand in
+    a difference. NaN where leaving a group out leaves the metric undefined.
+    """
+    pseudo = table.pseudo
+    return pseudo - pseudo.mean(1, keepdims=True) + table.scores[:, None]
+
+
+def difference(a: Table, b: Table, repartitioned: bool = False) -> Difference:
+    """Row a minus row b, with its variance.
+
+    Args:
+        repartitioned: each seed dealt its own partition into folds, the same for both rows: seeds are paired, and their
+            variance holds that of the training sets.
+    """
+    score = float(a.scores.mean() - b.scores.mean())
+    found = Difference(score if math.isfinite(score) else None, len(a.groups), (a.seeds, b.seeds))
+    if reason := _untestable(a, b, repartitioned):
+        if not _same_labels(a, b):
+            found = Difference(None, 0, found.seeds)
+        return Difference(found.value, found.groups, found.seeds, repartitioned=repartitioned, reason=reason)
+    left, right = influence(a), influence(b)
+    if repartitioned:
+        parts = [_side(left - right)]
+        spread = float((left - right).mean(0).var(ddof=1))
+    else:
+        parts = [_side(side) for side in (left, right) if len(side) > 1]
+        spread = float((left.mean(0) - right.mean(0)).var(ddof=1))
+    size = len(a.groups)
+    counts = [float(count) for count, _, _ in parts]
+    runs = [run / count for count, run, _ in parts]
+    rests = [rest / (size * count) for count, _, rest in parts]
+    variance, freedom = _variance(spread / size, runs, rests, counts, size)
+    largest = max(float(np.abs(side).max()) for side in (left, right))
+    if variance <= (ROUNDING * largest) ** 2:
+        if abs(score) > ROUNDING * largest:
+            return Difference(
+                found.value, size, found.seeds, repartitioned=repartitioned,
+                reason="the difference is the same in every group and seed, which leaves no spread to test it by",
+            )  # fmt: skip
+        variance = 0.0
+    sources = Sources(
+        max(0.0, spread - size * sum(rests)),
+        tuple(max(0.0, run - rest / size) for _, run, rest in parts),
+        tuple(min(rest, size * run) for _, run, rest in parts),  # so that `at` gives back what was observed
+    )
+    return Difference(found.value, size, found.seeds, variance, freedom, sources, _folds(a, b), repartitioned)
+
+
+def pooled(found: Sequence[Difference]) -> Sources | None:
+    """Typical sources of a family: the mean of each component over the differences that have the same sides.
+
+    A component of one pair rests on few degrees of freedom; what is planned rests on all of them.
+    """
+    known = [d.sources for d in found if d.sources is not None]
+    sides = max((len(s.seeds) for s in known), default=0)
+    known = [s for s in known if len(s.seeds) == sides]
+    if not known:
+        return None
+    return Sources(
+        float(np.mean([s.people for s in known])),
+        tuple(float(v) for v in np.mean([s.seeds for s in known], axis=0)),
+        tuple(float(v) for v in np.mean([s.residuals for s in known], axis=0)),
+    )
+
+
+def _side(values: Array) -> tuple[int, float, float]:
+    """(R, G) values -> seeds, variance of a run's mean over these groups (residual included), residual variance."""
+    rest = values - values.mean(1, keepdims=True) - values.mean(0) + values.mean()
+    freedom = (len(values) - 1) * (values.shape[1] - 1)
+    return len(values), float(values.mean(1).var(ddof=1)), float((rest**2).sum() / freedom)
+
+
+def _variance(
+    people: float, runs: Sequence[float], rests: Sequence[float], counts: Sequence[float], groups: float
+) -> tuple[float, float]:
+    """The variance of the mean and its degrees of freedom, from the shares P, S and E (module docstring)."""
+    seeds = sum(runs)
+    variance = seeds + max(people - sum(rests), 0.0)
+    terms = people**2 / (groups - 1)
+    welch = sum(run**2 / (count - 1) for run, count in zip(runs, counts, strict=True))
+    terms += welch + sum(r**2 / ((count - 1) * (groups - 1)) for r, count in zip(rests, counts, strict=True))
+    least = min(groups - 1.0, seeds**2 / welch) if welch > 0 else groups - 1.0
+    return variance, max(variance**2 / terms, least) if terms > 0 else groups - 1.0
+
+
+def _same_labels(a: Table, b: Table) -> bool:
+    return np.array_equal(a.groups, b.groups) and np.array_equal(a.counts, b.counts)
+
+
+def _untestable(a: Table, b: Table, repartitioned: bool) -> str:
+    """Why the two cannot be tested, or nothing."""
+    if not _same_labels(a, b):
+        return "the two were not tested on the same labels of the same groups"
+    if not all(np.isfinite(t.scores).all() for t in (a, b)):
+        return "a score is undefined"
+    if len(a.groups) < 2:
+        return "there is one group"
+    if repartitioned and (a.seeds != b.seeds or a.seeds < 2):
+        return "with a partition per seed both sides need the same two seeds or more"
+    lost = ~(np.isfinite(a.pseudo).all(0) & np.isfinite(b.pseudo).all(0))
+    if lost.any():
+        names = [str(name) for name in a.groups[lost]]
+        some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        return f"without {some} the metric is undefined"
+    return ""
+
+
+def _folds(a: Table, b: Table) -> float | None:
+    if a.by_fold.shape[1] < 2 or a.by_fold.shape[1] != b.by_fold.shape[1]:
+        return None
+    return corrected_test(a.by_fold.mean(0) - b.by_fold.mean(0))
