@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -52,7 +52,8 @@ class Sources:
         runs = [(seed + rest / groups) / seeds for seed, rest in zip(self.seeds, self.residuals, strict=True)]
         rests = [rest / (groups * seeds) for rest in self.residuals]
         counts = [seeds] * len(runs)
-        return _variance(self.people / groups + sum(rests), runs, rests, counts, groups)
+        variance, freedom = spread(self.people / groups + sum(rests), runs, rests, counts, groups)
+        return float(variance), float(freedom)
 
 
 @dataclass(frozen=True)
@@ -97,37 +98,33 @@ def difference(a: Table, b: Table, repartitioned: bool = False) -> Difference:
             variance holds that of the training sets.
     """
     score = float(a.scores.mean() - b.scores.mean())
-    found = Difference(score if math.isfinite(score) else None, len(a.groups), (a.seeds, b.seeds))
+    seeds = a.seeds, b.seeds
+    if not (np.array_equal(a.groups, b.groups) and np.array_equal(a.counts, b.counts)):
+        reason = "the two were not tested on the same labels of the same groups"
+        return Difference(None, 0, seeds, repartitioned=repartitioned, reason=reason)
+    found = Difference(score if math.isfinite(score) else None, len(a.groups), seeds, repartitioned=repartitioned)
     if reason := _untestable(a, b, repartitioned):
-        if not _same_labels(a, b):
-            found = Difference(None, 0, found.seeds)
-        return Difference(found.value, found.groups, found.seeds, repartitioned=repartitioned, reason=reason)
+        return replace(found, reason=reason)
     left, right = influence(a), influence(b)
-    if repartitioned:
-        parts = [_side(left - right)]
-        spread = float((left - right).mean(0).var(ddof=1))
-    else:
-        parts = [_side(side) for side in (left, right) if len(side) > 1]
-        spread = float((left.mean(0) - right.mean(0)).var(ddof=1))
-    size = len(a.groups)
-    counts = [float(count) for count, _, _ in parts]
-    runs = [run / count for count, run, _ in parts]
-    rests = [rest / (size * count) for count, _, rest in parts]
-    variance, freedom = _variance(spread / size, runs, rests, counts, size)
-    largest = max(float(np.abs(side).max()) for side in (left, right))
-    if variance <= (ROUNDING * largest) ** 2:
-        if abs(score) > ROUNDING * largest:
-            return Difference(
-                found.value, size, found.seeds, repartitioned=repartitioned,
-                reason="the difference is the same in every group and seed, which leaves no spread to test it by",
-            )  # fmt: skip
+    each = left.mean(0) - right.mean(0)  # (G,)
+    sides = [left - right] if repartitioned else [side for side in (left, right) if len(side) > 1]
+    size, counts = len(each), [float(len(side)) for side in sides]
+    squares = [tuple(map(float, mean_squares(side))) for side in sides]  # run and residual of each side
+    rests = [rest / (size * count) for (_, rest), count in zip(squares, counts, strict=True)]
+    runs = [run / count for (run, _), count in zip(squares, counts, strict=True)]
+    people = float(each.var(ddof=1))
+    variance, freedom = map(float, spread(people / size, runs, rests, counts, size))
+    rounding = ROUNDING * max(float(np.abs(side).max()) for side in (left, right))
+    if variance <= rounding**2:
+        if abs(score) > rounding:
+            return replace(found, reason="the difference is the same in every group and seed: no spread to test it by")
         variance = 0.0
     sources = Sources(
-        max(0.0, spread - size * sum(rests)),
-        tuple(max(0.0, run - rest / size) for _, run, rest in parts),
-        tuple(min(rest, size * run) for _, run, rest in parts),  # so that `at` gives back what was observed
+        max(0.0, people - size * sum(rests)),
+        tuple(max(0.0, run - rest / size) for run, rest in squares),
+        tuple(min(rest, size * run) for run, rest in squares),  # so that `at` gives back what was observed
     )
-    return Difference(found.value, size, found.seeds, variance, freedom, sources, _folds(a, b), repartitioned)
+    return replace(found, variance=variance, freedom=freedom, sources=sources, p_folds=_folds(a, b))
 
 
 def pooled(found: Sequence[Difference]) -> Sources | None:
@@ -147,34 +144,39 @@ def pooled(found: Sequence[Difference]) -> Sources | None:
     )
 
 
-def _side(values: Array) -> tuple[int, float, float]:
-    """(R, G) values -> seeds, variance of a run's mean over these groups (residual included), residual variance."""
-    rest = values - values.mean(1, keepdims=True) - values.mean(0) + values.mean()
-    freedom = (len(values) - 1) * (values.shape[1] - 1)
-    return len(values), float(values.mean(1).var(ddof=1)), float((rest**2).sum() / freedom)
+def mean_squares(values: Array) -> tuple[Array, Array]:
+    """(..., R, G) values of one side -> variance of a run's mean over these groups (residual included), residual."""
+    seeds, groups = values.shape[-2:]
+    runs, people = values.mean(-1, keepdims=True), values.mean(-2, keepdims=True)
+    rest = values - runs - people + runs.mean(-2, keepdims=True)
+    return runs[..., 0].var(-1, ddof=1), (rest**2).sum((-2, -1)) / ((seeds - 1) * (groups - 1))
 
 
-def _variance(
-    people: float, runs: Sequence[float], rests: Sequence[float], counts: Sequence[float], groups: float
-) -> tuple[float, float]:
-    """The variance of the mean and its degrees of freedom, from the shares P, S and E (module docstring)."""
-    seeds = sum(runs)
-    variance = seeds + max(people - sum(rests), 0.0)
-    terms = people**2 / (groups - 1)
-    welch = sum(run**2 / (count - 1) for run, count in zip(runs, counts, strict=True))
-    terms += welch + sum(r**2 / ((count - 1) * (groups - 1)) for r, count in zip(rests, counts, strict=True))
-    least = min(groups - 1.0, seeds**2 / welch) if welch > 0 else groups - 1.0
-    return variance, max(variance**2 / terms, least) if terms > 0 else groups - 1.0
+def spread(
+    people: Array | float,
+    runs: Sequence[Array | float],
+    rests: Sequence[Array | float],
+    counts: Sequence[float],
+    groups: float,
+) -> tuple[Array, Array]:
+    """The variance of the mean difference and its degrees of freedom (see the module), for one or many tables at once.
 
-
-def _same_labels(a: Table, b: Table) -> bool:
-    return np.array_equal(a.groups, b.groups) and np.array_equal(a.counts, b.counts)
+    Args:
+        people: P, the observed variance over groups of the differences (mean over seeds), over G.
+        runs, rests, counts: S and E of each side that has several seeds, and how many those are.
+    """
+    seeds = sum(runs, np.zeros(np.shape(people)))
+    variance = seeds + np.maximum(people - sum(rests), 0.0)
+    welch = sum((run**2 / (count - 1) for run, count in zip(runs, counts, strict=True)), np.zeros(np.shape(people)))
+    residual = sum(rest**2 / ((count - 1) * (groups - 1)) for rest, count in zip(rests, counts, strict=True))
+    terms = people**2 / (groups - 1) + welch + residual
+    with np.errstate(divide="ignore", invalid="ignore"):
+        least = np.minimum(groups - 1.0, np.where(welch > 0, seeds**2 / welch, np.inf))
+        return variance, np.where(terms > 0, np.maximum(variance**2 / terms, least), groups - 1.0)
 
 
 def _untestable(a: Table, b: Table, repartitioned: bool) -> str:
     """Why the two cannot be tested, or nothing."""
-    if not _same_labels(a, b):
-        return "the two were not tested on the same labels of the same groups"
     if not all(np.isfinite(t.scores).all() for t in (a, b)):
         return "a score is undefined"
     if len(a.groups) < 2:
