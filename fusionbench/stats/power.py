@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 import scipy  # its submodule loads when it is first used: a board read from its cache needs none of it
 
-from fusionbench.stats.variance import Sources
+from fusionbench.stats.variance import Sources, spread
 from fusionbench.stats.verdicts import MOST_GROUPS, MOST_SEEDS
 
 #: The share of true differences of the detectable size that are found.
@@ -24,22 +24,18 @@ def critical(level: float, freedom: float) -> float:
     return float(-scipy.special.stdtrit(min(freedom, LARGE), level / 2))
 
 
-def share_found(difference: float, variance: float, freedom: float, level: float) -> float:
-    """How often a true difference is found: the tails of the non-central t."""
-    if variance <= 0:
-        return 1.0 if difference else level
-    bound, shift, freedom = critical(level, freedom), abs(difference) / math.sqrt(variance), min(freedom, LARGE)
-    other = scipy.special.nctdtr(freedom, shift, -bound)  # NaN where it is too small to be computed
-    return float(1 - scipy.special.nctdtr(freedom, shift, bound) + (other if math.isfinite(other) else 0.0))
-
-
 def power_of(sources: Sources, difference: float, groups: int, seeds: float, level: float = 0.05) -> float:
-    """How often so many groups and seeds a side find this true difference at this (corrected) level."""
-    return share_found(difference, *sources.at(groups, seeds), level)
+    """How often so many groups and seeds a side find this true difference at this (corrected) level.
+
+    The mean squares that the analysis would see are drawn (independent chi-squares, fixed draws), and the share
+    found is averaged over them: degrees of freedom that are estimated cost power, which the non-central t does
+    not know.
+    """
+    return _Trial(sources, groups, seeds, level).power(difference)
 
 
 def detectable_from(variance: float, freedom: float, level: float = 0.05, power: float = POWER) -> float:
-    """The true difference that is found with this power."""
+    """The true difference that is found with this power, at a variance that was observed."""
     freedom = min(freedom, LARGE)
     return math.sqrt(variance) * float(scipy.special.nctdtrinc(freedom, 1 - power, critical(level, freedom)))
 
@@ -49,19 +45,67 @@ def detectable(sources: Sources, groups: int, seeds: float, level: float = 0.05,
 
     `seeds` may be infinite: what is left is what the groups alone can show.
     """
-    return detectable_from(*sources.at(groups, seeds), level, power)
+    return _Trial(sources, groups, seeds, level).detectable(power)
 
 
-def needed_groups(sources: Sources, difference: float, seeds: float, level: float = 0.05) -> int | None:
-    """The fewest groups that find this true difference with power .8 at so many seeds; None if 10,000 do not."""
-    return _fewest(lambda n: detectable(sources, n, seeds, level), difference, 2, MOST_GROUPS)
+class _Trial:
+    """What the test would see over so many groups and seeds: standard errors times critical values, fixed draws."""
+
+    def __init__(self, sources: Sources, groups: int, seeds: float, level: float) -> None:
+        self.error = math.sqrt(sources.at(groups, seeds)[0])
+        sides = list(zip(sources.seeds, sources.residuals, strict=True)) if seeds < math.inf else []
+        people = sources.people / groups + sum(rest / (groups * seeds) for _, rest in sides)
+        freedoms = [groups - 1.0] + [seeds - 1.0] * len(sides) + [(seeds - 1.0) * (groups - 1.0)] * len(sides)
+        scales = [scipy.special.chdtri(f, u) / f for f, u in zip(freedoms, _uniforms(), strict=False)]
+        runs = [(seed + rest / groups) / seeds * s for (seed, rest), s in zip(sides, scales[1:], strict=False)]
+        rests = [rest / (groups * seeds) * s for (_, rest), s in zip(sides, scales[1 + len(sides) :], strict=True)]
+        variance, freedom = spread(people * scales[0], runs, rests, [seeds] * len(sides), groups)
+        self.bounds = -scipy.special.stdtrit(np.minimum(freedom, LARGE), level / 2) * np.sqrt(variance)
+
+    def power(self, difference: float) -> float:
+        if self.error == 0:
+            return float(difference != 0)
+        shift, bounds = abs(difference) / self.error, self.bounds / self.error
+        return float((scipy.special.ndtr(shift - bounds) + scipy.special.ndtr(-shift - bounds)).mean())
+
+    def detectable(self, power: float) -> float:
+        low, high = 0.0, self.error
+        while self.power(high) < power:
+            low, high = high, 2 * high
+            if high > 1e9 * max(self.error, 1e-300):
+                return 0.0 if self.error == 0 else math.inf
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.power(middle) < power else (low, middle)
+        return high
 
 
-def needed_seeds(sources: Sources, difference: float, groups: int, level: float = 0.05) -> int | None:
-    """The fewest seeds a side that find this true difference with power .8 on these groups; None if 1,000 do not."""
-    if not sources.seeds or detectable(sources, groups, math.inf, level) > abs(difference):
+@lru_cache(maxsize=1)
+def _uniforms(draws: int = 1024) -> np.ndarray:
+    """(5, draws) evenly spread points of the unit cube (a Kronecker sequence: the plastic number's relatives)."""
+    root = 2.0
+    for _ in range(50):
+        root = (1 + root) ** (1 / 6)  # of x^6 = x + 1, five dimensions
+    steps = root ** -np.arange(1.0, 6.0)
+    return (0.5 + np.arange(1, draws + 1) * steps[:, None]) % 1
+
+
+def needed_groups(sources: Sources, difference: float, seeds: float, level: float = 0.05, least: int = 2) -> int | None:
+    """The fewest groups, from `least` on, that find this true difference with power .8 at so many seeds.
+
+    None if 10,000 do not.
+    """
+    return _fewest(lambda n: power_of(sources, difference, n, seeds, level) >= POWER, least, MOST_GROUPS)
+
+
+def needed_seeds(sources: Sources, difference: float, groups: int, level: float = 0.05, least: int = 2) -> int | None:
+    """The fewest seeds a side, from `least` on, that find this true difference with power .8 on these groups.
+
+    None if 1,000 do not: the groups alone forbid it.
+    """
+    if not sources.seeds:
         return None
-    return _fewest(lambda n: detectable(sources, groups, n, level), difference, 2, MOST_SEEDS)
+    return _fewest(lambda n: power_of(sources, difference, groups, n, level) >= POWER, least, MOST_SEEDS)
 
 
 def equivalence_power(variance: float, freedom: float, margin: float, level: float = 0.05) -> float:
@@ -164,15 +208,12 @@ def _bound(grid: np.ndarray, density: np.ndarray, increment: float) -> float:
     return float(np.interp(increment, beyond[::-1], grid[positive][::-1]))
 
 
-def _fewest(found: Callable[[int], float], difference: float, least: int, most: int) -> int | None:
-    """The smallest whole number in range at which the detectable difference is no larger than this one."""
-    if not difference or found(most) > abs(difference):
+def _fewest(enough: Callable[[int], bool], least: int, most: int) -> int | None:
+    """The smallest whole number in range that is enough; None if the largest is not."""
+    if not enough(most):
         return None
     low, high = least, most
     while low < high:
-        middle = (low + high) // 2
-        if found(middle) <= abs(difference):
-            high = middle
-        else:
-            low = middle + 1
+        middle = math.isqrt(low * high)  # fewer steps to small numbers
+        low, high = (low, middle) if enough(middle) else (middle + 1, high)
     return low

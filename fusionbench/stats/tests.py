@@ -139,8 +139,12 @@ def judged(
     *,
     higher_is_better: bool,
     unit: str,
+    settle: bool = True,
 ) -> dict[str, Verdict]:
-    """The verdicts of one family from its differences: key -> (a, b), and key -> a minus b."""
+    """The verdicts of one family from its differences: key -> (a, b), and key -> a minus b.
+
+    `settle` asks what would settle the undecided ones, some 20 ms each.
+    """
     if margin is not None and not margin > 0:
         raise UsageError(f"the margin of equivalence is a positive difference in the metric's units, not {margin}")
     if not 0 < level < 1:
@@ -155,11 +159,11 @@ def judged(
             d.seeds, unit, d.reason, d.p_folds, freedom=d.freedom, higher_is_better=higher_is_better,
             repartitioned=d.repartitioned,
         )  # fmt: skip
-        verdicts[key] = _decided(plain, d, *steps[key], level) if key in steps else plain
+        verdicts[key] = _decided(plain, d, *steps[key], level, settle) if key in steps else plain
     return verdicts
 
 
-def _decided(verdict: Verdict, d: Difference, adjusted: float, tested: float, level: float) -> Verdict:
+def _decided(verdict: Verdict, d: Difference, adjusted: float, tested: float, level: float, settle: bool) -> Verdict:
     """The verdict with all that rests on its place in the family."""
     low, high = interval_of(d, level / verdict.size)
     if d.value is None or d.variance is None or d.freedom is None or d.sources is None or low is None or high is None:
@@ -174,7 +178,8 @@ def _decided(verdict: Verdict, d: Difference, adjusted: float, tested: float, le
         decision = "better" if (d.value > 0) == verdict.higher_is_better else "worse"
     target = abs(d.value) if margin is None else margin
     seeds = min(d.seeds)
-    open_ = decision == "undecided"
+    found = detectable_from(d.variance, d.freedom, tested)
+    wanted = settle and decision == "undecided" and 0 < target < found
     return replace(
         verdict,
         adjusted=adjusted,
@@ -182,11 +187,11 @@ def _decided(verdict: Verdict, d: Difference, adjusted: float, tested: float, le
         adjusted_high=high,
         decision=decision,
         level=tested,
-        detectable=detectable_from(d.variance, d.freedom, tested),
+        detectable=found,
         equivalent=equivalent,
         attainable=None
         if margin is None
         else equivalence_power(d.variance, d.freedom, margin, level / verdict.size) >= POWER,
-        settle_groups=needed_groups(d.sources, target, seeds, tested) if open_ else None,
-        settle_seeds=needed_seeds(d.sources, target, d.groups, tested) if open_ else None,
+        settle_groups=needed_groups(d.sources, target, seeds, tested, d.groups + 1) if wanted else None,
+        settle_seeds=needed_seeds(d.sources, target, d.groups, tested, seeds + 1) if wanted else None,
     )

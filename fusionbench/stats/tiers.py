@@ -52,7 +52,9 @@ def tiers(
     order.sort(key=lambda n: (-scores[n] if higher_is_better else scores[n], n))
     pairs = {f"{i} {j}": (order[i], order[j]) for i, j in combinations(range(len(order)), 2)}
     found = {key: difference(rows[a], rows[b], repartitioned) for key, (a, b) in pairs.items()}
-    verdicts = judged(pairs, found, "all pairs", None, level, higher_is_better=higher_is_better, unit=unit)
+    verdicts = judged(
+        pairs, found, "all pairs", None, level, higher_is_better=higher_is_better, unit=unit, settle=False
+    )
     beaten = {pairs[key] for key, v in verdicts.items() if v.decision == "better"}  # (better, worse)
     return Tiers(_places(order, scores, beaten), {pairs[key]: v for key, v in verdicts.items()})
 

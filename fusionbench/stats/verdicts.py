@@ -36,7 +36,8 @@ class Verdict:
         level: at which this comparison was really tested: alpha over what Holm's step left.
         detectable: the smallest true difference found with power .8 at that level, by these groups and seeds.
         settle_groups, settle_seeds: so many groups (seeds a side) would find, with power .8 at that level, a
-            difference of the margin, or without one as large as the one seen; None where no number would.
+            difference of the margin, or without one as large as the one seen; None where no number would, or the
+            comparison is not undecided, or such a difference would be found as it is.
         seeds: of a and of b. unit: what one group is called ("person", "sample", "engine").
         freedom: degrees of freedom of the test; `p_folds`: of the corrected t-test over folds, shown beside.
         repartitioned: the verdict holds over training sets dealt again; else given these training sets.
@@ -130,7 +131,7 @@ def settles(verdict: Verdict, scale: float = 1.0) -> str:
     if v.detectable is not None:
         parts.append(f"a true difference of {_short(v.detectable, scale)} would be found")
     target = v.margin if v.margin is not None else None if v.difference is None else abs(v.difference)
-    if target:
+    if target and v.detectable is not None and target < v.detectable:
         what = f"one of {_short(target, scale)}"
         ways = []
         if v.settle_groups is not None:
