@@ -8,12 +8,14 @@ A board asks in this order (all of it takes a `Table` a row):
     family(rows, reference, name, margin)   -> {row: Verdict}     one declared family, Holm within it
     describe(verdict, scale)                -> str                the one sentence that a verdict is shown as
     tiers(rows)                             -> Tiers              places (tier, rank interval) and all pairs' verdicts
+    does_fusion_help(single, fused, validation) -> Fusion         both sides chosen on validation, nested by fold
     above_chance(family(rows, chance_row))  -> AboveChance        "nothing beats chance here"
 
 and `difference(a, b)` gives the one variance behind a verdict, `Difference.sources` what it is made of (people, seeds,
 residual), from which `detectable`, `power_of`, `needed_groups`, `needed_seeds`, `plan` and `resolve` answer questions
-before anything is trained. `compare`, `compare_family`, `sentence` and `tied_ranks` are the older test, kept until the
-boards no longer read them.
+before anything is trained. Over many data sets: `standings`, `beats` and `against_control` on `DataSet`s.
+
+`compare`, `compare_family`, `sentence` and `tied_ranks` are the older test, kept until the boards no longer read them.
 """
 
 from fusionbench.stats.cells import (
@@ -27,6 +29,7 @@ from fusionbench.stats.cells import (
     variance_components,
     worst_decile,
 )
+from fusionbench.stats.choice import Choice, Fusion, choose, does_fusion_help
 from fusionbench.stats.comparisons import (
     Comparison,
     Parts,
@@ -36,6 +39,18 @@ from fusionbench.stats.comparisons import (
     sentence,
     sign_flip,
     smallest_detectable_difference,
+)
+from fusionbench.stats.datasets import (
+    Across,
+    Beats,
+    DataSet,
+    Standing,
+    against_control,
+    beats,
+    ranks_differ,
+    signed_rank,
+    smallest_p,
+    standings,
 )
 from fusionbench.stats.intervals import Interval, corrected_interval, corrected_test, corrected_variance, interval
 from fusionbench.stats.power import (
@@ -80,23 +95,32 @@ from fusionbench.stats.verdicts import AboveChance, Decision, Verdict, above_cha
 __all__ = [
     "SUMS",
     "AboveChance",
+    "Across",
+    "Beats",
     "Cell",
+    "Choice",
     "Comparison",
     "Components",
     "CriticalDifference",
+    "DataSet",
     "Decision",
     "Difference",
+    "Fusion",
     "Help",
     "Interval",
     "Parts",
     "Place",
     "Resolution",
     "Sources",
+    "Standing",
     "Table",
     "Tiers",
     "Verdict",
     "above_chance",
+    "against_control",
+    "beats",
     "break_even",
+    "choose",
     "compare",
     "compare_family",
     "corrected_interval",
@@ -108,6 +132,7 @@ __all__ = [
     "describe",
     "detectable",
     "difference",
+    "does_fusion_help",
     "drop",
     "effective_robustness",
     "equivalence_power",
@@ -127,6 +152,7 @@ __all__ = [
     "pooled",
     "power_of",
     "ranks",
+    "ranks_differ",
     "relative_error",
     "resolve",
     "retained",
@@ -136,9 +162,12 @@ __all__ = [
     "shapley",
     "share_hurt",
     "sign_flip",
+    "signed_rank",
     "smallest_detectable_difference",
+    "smallest_p",
     "spending",
     "spread",
+    "standings",
     "summary",
     "t_test",
     "tabulate",
