@@ -16,7 +16,7 @@ from fusionbench.errors import UsageError
 from fusionbench.stats.cells import Table
 from fusionbench.stats.tests import family
 from fusionbench.stats.variance import influence
-from fusionbench.stats.verdicts import Decision, Verdict, describe
+from fusionbench.stats.verdicts import Decision, Verdict, counted, describe
 
 Array = np.ndarray
 Word = Literal["helps", "hurts", "makes no difference", "undecided", "untested"]
@@ -51,7 +51,9 @@ class Choice:
             return names[0]
         counts = {name: self.by_fold.count(name) for name in names}
         first, *others = sorted(names, key=lambda name: -counts[name])
-        return ", ".join([f"{first} ({counts[first]} folds)", *(f"{name} ({counts[name]})" for name in others)])
+        return ", ".join(
+            [f"{first} ({counted(counts[first], 'fold')})", *(f"{name} ({counts[name]})" for name in others)]
+        )
 
 
 #: From the row of each fold, the exact table of the answers that those rows gave.

@@ -167,13 +167,13 @@ def resolve(
 def spending(level: float, looks: tuple[int, ...] = (3, 5, 10)) -> tuple[float, ...]:
     """The two-sided level of each look, so that all together err no more often than `level`.
 
-    Up to information t, 2 - 2 Phi(z / sqrt(t)) of the level is spent (O'Brien & Fleming 1979; Lan & DeMets
-    1983), with t the share of the seeds. The estimates share their groups, so the statistics of two looks
+    Up to information t each side spends 2 - 2 Phi(z / sqrt(t)), z at a quarter of the level (O'Brien & Fleming
+    1979; Lan & DeMets 1983), with t the share of the seeds. The estimates share their groups, so the statistics of two looks
     correlate at least as much as sqrt(t / t'); the levels are computed for that least correlation and so hold
     for every mixture of sources.
     """
     shares = np.asarray(looks, dtype=float) / looks[-1]
-    total = 2 * scipy.special.ndtr(scipy.special.ndtri(level / 2) / np.sqrt(shares))  # spent up to each look
+    total = 4 * scipy.special.ndtr(scipy.special.ndtri(level / 4) / np.sqrt(shares))  # spent up to each look
     grid = np.linspace(-10, 10, 4001)  # of the Brownian motion's standardised value
     levels: list[float] = []
     inside = np.zeros(0)
