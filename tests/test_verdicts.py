@@ -117,6 +117,32 @@ def test_the_variance_is_that_of_the_difference() -> None:
     assert typical.people == pytest.approx(1.5**2, rel=0.12)
 
 
+def test_the_variance_is_that_of_a_mixed_model() -> None:
+    reason = "statsmodels is not installed: pip install 'mm-fusionbench[stats]'"
+    mixed = pytest.importorskip("statsmodels.regression.mixed_linear_model", reason=reason).MixedLM
+    pandas = pytest.importorskip("pandas")
+    rng, (groups, seeds) = np.random.default_rng(0), (8, 4)
+    shared = rng.standard_normal(groups)
+    sides = [
+        shared
+        + 0.8 * rng.standard_normal(groups)
+        + 0.7 * rng.standard_normal((seeds, 1))
+        + 0.5 * rng.standard_normal((seeds, groups))
+        for _ in range(2)
+    ]
+    rows = [
+        {"y": sides[m][r, g], "m": m, "p": g, "s": m * seeds + r, "both": m * groups + g, "all": 1}
+        for m in range(2)
+        for r in range(seeds)
+        for g in range(groups)
+    ]
+    parts = {"p": "0 + C(p)", "both": "0 + C(both)", "s": "0 + C(s)"}
+    fit = mixed.from_formula("y ~ m", groups="all", vc_formula=parts, re_formula="0", data=pandas.DataFrame(rows)).fit()
+    found = difference(table_of(sides[1]), table_of(sides[0]))
+    assert found.value == pytest.approx(fit.params["m"], abs=1e-6)
+    assert found.variance == pytest.approx(fit.bse["m"] ** 2, rel=1e-3)
+
+
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
 def test_influence_values_are_a_leave_one_out_loop(metric: str) -> None:
     rng = np.random.default_rng(3)

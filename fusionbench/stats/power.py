@@ -168,9 +168,9 @@ def spending(level: float, looks: tuple[int, ...] = (3, 5, 10)) -> tuple[float, 
     """The two-sided level of each look, so that all together err no more often than `level`.
 
     Up to information t each side spends 2 - 2 Phi(z / sqrt(t)), z at a quarter of the level (O'Brien & Fleming
-    1979; Lan & DeMets 1983), with t the share of the seeds. The estimates share their groups, so the statistics of two looks
-    correlate at least as much as sqrt(t / t'); the levels are computed for that least correlation and so hold
-    for every mixture of sources.
+    1979; Lan & DeMets 1983), with t the share of the seeds. The estimates share their groups, so the statistics
+    of two looks correlate at least as much as sqrt(t / t'); the levels are computed for that least correlation
+    and so hold for every mixture of sources.
     """
     shares = np.asarray(looks, dtype=float) / looks[-1]
     total = 4 * scipy.special.ndtr(scipy.special.ndtri(level / 4) / np.sqrt(shares))  # spent up to each look
