@@ -29,17 +29,20 @@ LEVEL = 0.05
 FOLDS = 5
 CHUNK = 4_000_000  # numbers held at once
 READING = """
-The unit is a group. *Size*: how often a test at .05 calls two rows different whose true scores are equal; *error in 11 (22)*:
-how often anything in a family of so many rows, all equal to one reference, is called different by Holm; *coverage*: how
-often the interval holds the true difference (in a linear design it is exactly 1 - size); SE: the true standard error of
-the difference. Figures after ± are the simulation's own error. *Published* components are those of the differences to
-concat on watch (10 people), stress_predict (34), affect_sim (40) and stressid (65); *noisy seeds* has three times their
-seed noise and .01 more, *mostly people* a quarter of seed noise and residual, *no difference at all* no person on whom
-the two methods differ. Components inside a fold's model are shared by its groups. Fold effects that all seeds share are
-left out except under "The training set", which shows what "given these training sets" means. The mixed model is the
-analysis of variance with Wald's normal quantile: on balanced tables REML's variance is the same number (a test compares
-with statsmodels). In the last table pairs of one benchmark share people; the error is over rows, as if those were
-independent, and two seeds stand against three.
+The unit is a group. *Size*: how often a test at .05 calls two rows different whose true scores are
+equal; *error in 11 (22)*: how often anything in a family of so many rows, all equal to one
+reference, is called different by Holm; *coverage*: how often the interval holds the true
+difference (in a linear design it is exactly 1 - size); SE: the true standard error of the
+difference. Figures after ± are the simulation's own error. *Published* components are those of the
+differences to concat on watch (10 people), stress_predict (34), affect_sim (40) and stressid (65);
+*noisy seeds* has three times their seed noise and .01 more, *mostly people* a quarter of seed
+noise and residual, *no difference at all* no person on whom the two methods differ. Components
+inside a fold's model are shared by its groups. Fold effects that all seeds share are left out
+except under "The training set", which shows what "given these training sets" means. The mixed
+model is the analysis of variance with Wald's normal quantile: on balanced tables REML's variance
+is the same number (a test compares with statsmodels). In the last table pairs of one benchmark
+share people; the error is over rows, as if those were independent, and two seeds stand against
+three.
 """
 
 

@@ -55,8 +55,7 @@ class _Trial:
         self.error = math.sqrt(sources.at(groups, seeds)[0])
         sides = list(zip(sources.seeds, sources.residuals, strict=True)) if seeds < math.inf else []
         people = sources.people / groups + sum(rest / (groups * seeds) for _, rest in sides)
-        freedoms = [groups - 1.0] + [seeds - 1.0] * len(sides) + [(seeds - 1.0) * (groups - 1.0)] * len(sides)
-        scales = [scipy.special.chdtri(f, u) / f for f, u in zip(freedoms, _uniforms(), strict=False)]
+        scales = _scales(groups, seeds, len(sides))
         runs = [(seed + rest / groups) / seeds * s for (seed, rest), s in zip(sides, scales[1:], strict=False)]
         rests = [rest / (groups * seeds) * s for (_, rest), s in zip(sides, scales[1 + len(sides) :], strict=True)]
         variance, freedom = spread(people * scales[0], runs, rests, [seeds] * len(sides), groups)
@@ -78,6 +77,13 @@ class _Trial:
             middle = (low + high) / 2
             low, high = (middle, high) if self.power(middle) < power else (low, middle)
         return high
+
+
+@lru_cache(maxsize=512)
+def _scales(groups: int, seeds: float, sides: int) -> list[np.ndarray]:
+    """Chi-squares over their degrees of freedom: of the groups, of each side's seeds, of each side's residual."""
+    freedoms = [groups - 1.0] + [seeds - 1.0] * sides + [(seeds - 1.0) * (groups - 1.0)] * sides
+    return [scipy.special.chdtri(f, u) / f for f, u in zip(freedoms, _uniforms(), strict=False)]
 
 
 @lru_cache(maxsize=1)
