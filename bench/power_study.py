@@ -407,19 +407,19 @@ def looks(draws: int, rng: np.random.Generator) -> str:
 
 def real(results: Path) -> str:
     """A/A on published answers: two of a row's five seeds against its other three, every split, row and condition."""
-    from fusionbench import record
+    from fusionbench.records import Record, store
     from fusionbench.stats import Cell, difference, t_test, tabulate
 
     lines = []
     for folder in sorted(path for path in results.iterdir() if path.is_dir() and path.name[0] != "."):
-        kept: dict[str, list[record.Record]] = {}
-        for r in record.load(results, folder.name):
+        kept: dict[str, list[Record]] = {}
+        for r in store.load(results, folder.name):
             if r.status == "done":
                 kept.setdefault(r.run.row, []).append(r)
         found: list[list[tuple[float, float]]] = []  # by row: (p of this test, p of plain flips)
         for entries in kept.values():
             seeds = sorted({r.run.seed for r in entries})
-            answers = [(r, record.predictions(results, r.run)) for r in entries]
+            answers = [(r, store.predictions(results, r.run)) for r in entries]
             if len(seeds) != 5 or any(kept is None for _, kept in answers):
                 continue
             conditions = set.intersection(*(set(kept.answers) for _, kept in answers if kept is not None))
