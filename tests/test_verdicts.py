@@ -74,6 +74,12 @@ def test_with_one_seed_it_is_the_paired_t_test_and_says_what_it_is_about() -> No
     assert verdict.about == "about the one trained model of x and of ref"
     assert verdict.about in describe(verdict)
     assert verdict.settle_seeds is None
+    seeds = table_of(a + 0.02 * rng.standard_normal((5, 14)) + 0.02 * rng.standard_normal((5, 1)))
+    one = family({"x": seeds, "ref": table_of(b[None])}, "ref", margin=1e-4)["x"]
+    assert one.about == "about the one trained model of ref"
+    assert (one.decision, one.settle_seeds) == ("undecided", None)
+    with pytest.raises(UsageError, match="two seeds or more"):
+        Sources(1.0, (1.0,), (1.0,)).at(10, 1)
 
 
 def test_the_variance_is_the_analysis_of_variance_by_hand() -> None:

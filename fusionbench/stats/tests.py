@@ -173,11 +173,13 @@ def _decided(verdict: Verdict, d: Difference, adjusted: float, tested: float, le
         low, high = (max(low, 0.0), high) if d.value > 0 else (low, min(high, 0.0))
     margin = verdict.margin
     equivalent = margin is not None and -margin < low and high < margin
+    attainable = margin and equivalence_power(d.variance, d.freedom, margin, level / verdict.size) >= POWER
     decision: Decision = "equivalent" if equivalent else "undecided"
     if significant:
         decision = "better" if (d.value > 0) == verdict.higher_is_better else "worse"
     target = abs(d.value) if margin is None else margin
-    seeds = min(d.seeds)
+    several = [count for count in d.seeds if count > 1]
+    seeds = min(several, default=1)
     found = detectable_from(d.variance, d.freedom, tested)
     wanted = settle and decision == "undecided" and 0 < target < found
     return replace(
@@ -189,9 +191,9 @@ def _decided(verdict: Verdict, d: Difference, adjusted: float, tested: float, le
         level=tested,
         detectable=found,
         equivalent=equivalent,
-        attainable=None
-        if margin is None
-        else equivalence_power(d.variance, d.freedom, margin, level / verdict.size) >= POWER,
+        attainable=None if margin is None else bool(attainable),
         settle_groups=needed_groups(d.sources, target, seeds, tested, d.groups + 1) if wanted else None,
-        settle_seeds=needed_seeds(d.sources, target, d.groups, tested, seeds + 1) if wanted else None,
+        settle_seeds=needed_seeds(d.sources, target, d.groups, tested, seeds + 1)
+        if wanted and len(several) == 2
+        else None,
     )

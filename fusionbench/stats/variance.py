@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fusionbench.errors import UsageError
 from fusionbench.stats.cells import Table
 from fusionbench.stats.intervals import corrected_test
 
@@ -48,7 +49,12 @@ class Sources:
         """The variance of the mean difference over so many groups and seeds a side, and its degrees of freedom.
 
         `seeds` may be infinite: what is left is what the groups alone leave open.
+
+        Raises:
+            UsageError: fewer than two groups, or than two seeds.
         """
+        if groups < 2 or (self.seeds and seeds < 2):
+            raise UsageError(f"a variance takes two groups and two seeds or more, not {groups:g} and {seeds:g}")
         runs = [(seed + rest / groups) / seeds for seed, rest in zip(self.seeds, self.residuals, strict=True)]
         rests = [rest / (groups * seeds) for rest in self.residuals]
         counts = [seeds] * len(runs)
@@ -119,12 +125,13 @@ def difference(a: Table, b: Table, repartitioned: bool = False) -> Difference:
         if abs(score) > rounding:
             return replace(found, reason="the difference is the same in every group and seed: no spread to test it by")
         variance = 0.0
+    folds = None if repartitioned else _folds(a, b)  # dealt again, a fold is no longer the same groups
     sources = Sources(
         max(0.0, people - size * sum(rests)),
         tuple(max(0.0, run - rest / size) for run, rest in squares),
         tuple(min(rest, size * run) for run, rest in squares),  # so that `at` gives back what was observed
     )
-    return replace(found, variance=variance, freedom=freedom, sources=sources, p_folds=_folds(a, b))
+    return replace(found, variance=variance, freedom=freedom, sources=sources, p_folds=folds)
 
 
 def pooled(found: Sequence[Difference]) -> Sources | None:
