@@ -470,8 +470,8 @@ def main(arguments: list[str] | None = None) -> None:
         "Real answers: seeds against other seeds": lambda: real(options.results),
     }
     text = [
-        "# The test and its rivals, simulated\n",
-        f"`python bench/power_study.py {' '.join(arguments or sys.argv[1:])}`\n",
+        "# The test and its rivals, simulated\n" + READING,
+        f"`{' '.join(['python bench/power_study.py', *(arguments or sys.argv[1:])])}`\n",
     ]
     for title, make in parts.items():
         text.append(f"## {title}\n\n{make()}")
