@@ -1,7 +1,21 @@
-"""Is the difference real? Intervals, paired tests, robustness measures and Shapley values. Numpy only on import.
+"""Is the difference real? Tests, intervals, tiers, power, robustness measures and Shapley values. No torch.
 
 The unit is the group (person or video); a score is the metric pooled over the folds of one seed, averaged over seeds,
 unless a result says that it is a mean over folds. What is undefined is `None`, never 0 and never NaN.
+
+A board asks in this order (all of it takes a `Table` a row):
+
+    family(rows, reference, name, margin)   -> {row: Verdict}     one declared family, Holm within it
+    describe(verdict, scale)                -> str                the one sentence that a verdict is shown as
+    tiers(rows)                             -> Tiers              places (tier, rank interval) and all pairs' verdicts
+    does_fusion_help(single, fused, validation) -> Fusion         both sides chosen on validation, nested by fold
+    above_chance(family(rows, chance_row))  -> AboveChance        "nothing beats chance here"
+
+and `difference(a, b)` gives the one variance behind a verdict, `Difference.sources` what it is made of (people, seeds,
+residual), from which `detectable`, `power_of`, `needed_groups`, `needed_seeds`, `plan` and `resolve` answer questions
+before anything is trained. Over many data sets: `standings`, `beats` and `against_control` on `DataSet`s.
+
+`compare`, `compare_family`, `sentence` and `tied_ranks` are the older test, kept until the boards no longer read them.
 """
 
 from fusionbench.stats.cells import (
@@ -15,6 +29,7 @@ from fusionbench.stats.cells import (
     variance_components,
     worst_decile,
 )
+from fusionbench.stats.choice import Choice, Fusion, choose, does_fusion_help
 from fusionbench.stats.comparisons import (
     Comparison,
     Parts,
@@ -25,7 +40,30 @@ from fusionbench.stats.comparisons import (
     sign_flip,
     smallest_detectable_difference,
 )
+from fusionbench.stats.datasets import (
+    Across,
+    Beats,
+    DataSet,
+    Standing,
+    against_control,
+    beats,
+    ranks_differ,
+    signed_rank,
+    smallest_p,
+    standings,
+)
 from fusionbench.stats.intervals import Interval, corrected_interval, corrected_test, corrected_variance, interval
+from fusionbench.stats.power import (
+    Resolution,
+    detectable,
+    equivalence_power,
+    needed_groups,
+    needed_seeds,
+    plan,
+    power_of,
+    resolve,
+    spending,
+)
 from fusionbench.stats.ranks import (
     CriticalDifference,
     critical_difference,
@@ -49,18 +87,40 @@ from fusionbench.stats.robustness import (
 )
 from fusionbench.stats.shapley import Help, fusion_help, interactions, shapley, verdict
 from fusionbench.stats.sums import SUMS
+from fusionbench.stats.tests import family, holm_steps, interval_of, t_test
+from fusionbench.stats.tiers import Place, Tiers, tiers
+from fusionbench.stats.variance import Difference, Sources, difference, influence, pooled
+from fusionbench.stats.verdicts import AboveChance, Decision, Verdict, above_chance, describe, settles
 
 __all__ = [
     "SUMS",
+    "AboveChance",
+    "Across",
+    "Beats",
     "Cell",
+    "Choice",
     "Comparison",
     "Components",
     "CriticalDifference",
+    "DataSet",
+    "Decision",
+    "Difference",
+    "Fusion",
     "Help",
     "Interval",
     "Parts",
+    "Place",
+    "Resolution",
+    "Sources",
+    "Standing",
     "Table",
+    "Tiers",
+    "Verdict",
+    "above_chance",
+    "against_control",
+    "beats",
     "break_even",
+    "choose",
     "compare",
     "compare_family",
     "corrected_interval",
@@ -69,28 +129,51 @@ __all__ = [
     "critical_difference",
     "critical_difference_diagram",
     "damaged",
+    "describe",
+    "detectable",
+    "difference",
+    "does_fusion_help",
     "drop",
     "effective_robustness",
+    "equivalence_power",
+    "family",
     "fusion_help",
     "holm",
+    "holm_steps",
+    "influence",
     "interactions",
     "interval",
+    "interval_of",
     "missingness_area",
+    "needed_groups",
+    "needed_seeds",
     "per_group_scores",
+    "plan",
+    "pooled",
+    "power_of",
     "ranks",
+    "ranks_differ",
     "relative_error",
+    "resolve",
     "retained",
     "score",
     "sentence",
+    "settles",
     "shapley",
     "share_hurt",
     "sign_flip",
+    "signed_rank",
     "smallest_detectable_difference",
+    "smallest_p",
+    "spending",
     "spread",
+    "standings",
     "summary",
+    "t_test",
     "tabulate",
     "targets",
     "tied_ranks",
+    "tiers",
     "variance_components",
     "verdict",
     "worst",

@@ -9,11 +9,11 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+import scipy
 
 from fusionbench.errors import UsageError
 from fusionbench.stats.cells import Array, Cell, Metric, Table, defined, higher_is_better, tabulate
 from fusionbench.stats.intervals import bounds, corrected_test, resampled_difference
-from fusionbench.stats.student import student_quantile, student_tail
 
 #: Up to this many groups the test counts every assignment of signs.
 EXACT = 14
@@ -168,7 +168,9 @@ def sign_flip(
     observed = abs(values.mean())
     extreme = np.abs(means) >= observed - 1e-12 * np.abs(values).mean()
     if noise > 0:
-        beyond = student_tail((observed - means) / noise, freedom) + student_tail((observed + means) / noise, freedom)
+        beyond = scipy.special.stdtr(freedom, (means - observed) / noise) + scipy.special.stdtr(
+            freedom, -(means + observed) / noise
+        )
         same = extreme & (np.abs(means) <= observed + 1e-12 * np.abs(values).mean())
         beyond = np.where(same, 1.0, beyond)  # the data themselves always count, as without noise
     else:
@@ -193,7 +195,7 @@ def smallest_detectable_difference(
     """
     if groups < 2 or 2.0 ** (1 - groups) >= alpha:
         return None
-    reach = student_quantile(1 - alpha / 2, groups - 1) + student_quantile(power, math.inf)
+    reach = float(scipy.special.stdtrit(groups - 1, 1 - alpha / 2) + scipy.special.ndtri(power))
     return reach * math.sqrt(parts.variance(groups, seeds))
 
 

@@ -8,10 +8,10 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
+import scipy
 
 from fusionbench.errors import UsageError
 from fusionbench.stats.cells import Array, Cell, Metric, Table, defined, tabulate
-from fusionbench.stats.student import student_quantile, student_tail
 
 
 class Interval(NamedTuple):
@@ -122,7 +122,7 @@ def corrected_interval(scores: Sequence[float] | Array, ratio: float | None = No
     middle, variance = defined(values.mean()), corrected_variance(values, ratio)
     if middle is None or variance is None:
         return Interval(middle, None, None, "mean")
-    half = student_quantile((1 + level) / 2, len(values) - 1) * math.sqrt(variance)
+    half = float(scipy.special.stdtrit(len(values) - 1, (1 + level) / 2)) * math.sqrt(variance)
     return Interval(middle, middle - half, middle + half, "mean")
 
 
@@ -135,4 +135,4 @@ def corrected_test(differences: Sequence[float] | Array, ratio: float | None = N
     middle = abs(float(values.mean()))
     if variance <= (1e-12 * middle) ** 2:
         return 1.0 if middle == 0 else 0.0
-    return float(2 * student_tail(middle / math.sqrt(variance), len(values) - 1))
+    return float(2 * scipy.special.stdtr(len(values) - 1, -middle / math.sqrt(variance)))

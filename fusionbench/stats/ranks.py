@@ -37,7 +37,7 @@ def ranks(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
         UsageError: no benchmark, or a benchmark that lacks a name or its score.
     """
     names, table = _table(scores)
-    return dict(zip(names, _rank(table).mean(0).tolist(), strict=True))
+    return dict(zip(names, rank_rows(table).mean(0).tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def critical_difference(scores: Mapping[str, Mapping[str, float]], alpha: float 
     from scipy.special import chdtrc
     from scipy.stats import studentized_range
 
-    means = _rank(table).mean(0)
+    means = rank_rows(table).mean(0)
     statistic = 12 * count / (size * (size + 1)) * ((means - (size + 1) / 2) ** 2).sum()
     quantile = float(studentized_range.ppf(1 - alpha, size, np.inf)) / math.sqrt(2)
     width = quantile * math.sqrt(size * (size + 1) / (6 * count))
@@ -104,8 +104,8 @@ def _table(scores: Mapping[str, Mapping[str, float]]) -> tuple[list[str], np.nda
     return names, np.array([[row[name] for name in names] for row in scores.values()], dtype=float)
 
 
-def _rank(table: np.ndarray) -> np.ndarray:
-    """(benchmark, name) ranks, 1 the highest score, ties share their mean rank."""
+def rank_rows(table: np.ndarray) -> np.ndarray:
+    """(benchmark, name) scores -> ranks, 1 the highest score, ties share their mean rank."""
     above = (table[:, None, :] > table[:, :, None]).sum(-1)
     equal = (table[:, None, :] == table[:, :, None]).sum(-1)
     return above + (equal + 1) / 2
