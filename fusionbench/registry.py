@@ -157,14 +157,41 @@ def plugin_name(name: str) -> str:
 
 
 def fingerprint(plugin: type) -> str:
-    """SHA-256 over the plugin's file and the files that it imports relatively, first 16 hexadecimal digits."""
+    """SHA-256 of what the plugin's file and the files that it imports relatively do, first 16 hexadecimal digits.
+
+    Docstrings, comments on lines of their own and empty lines do not count: to describe a method better is not to make
+    another one.
+    """
     digest = hashlib.sha256()
     origin = getattr(plugin, "origin", None)  # somebody's data: what describes it, beside the data's own hash
     if origin is not None and (Path(origin) / "benchmark.toml").is_file():
         digest.update((Path(origin) / "benchmark.toml").read_bytes())
     for path in _sources(Path(inspect.getfile(plugin)).resolve()):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+        digest.update(path.name.encode() + b"\0" + _code_of(path.read_text()).encode() + b"\0")
     return digest.hexdigest()[:16]
+
+
+def _code_of(source: str) -> str:
+    """A file's lines without docstrings, comments of their own line and empty lines."""
+    lines: list[bytes | None] = [line.encode().rstrip() for line in source.split("\n")]
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = list(ast.walk(ast.parse(source)))
+    inside = {  # of texts over several lines: there a line that looks like a comment is none
+        number
+        for node in nodes
+        if isinstance(node, ast.Constant | ast.JoinedStr)
+        for number in range(node.lineno, node.end_lineno or 0)
+    }
+    for number, line in enumerate(lines):
+        if number not in inside and line is not None and (not line or line.lstrip().startswith(b"#")):
+            lines[number] = None
+    for node in nodes:
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            text = node.body[0]
+            first, last = text.lineno - 1, (text.end_lineno or text.lineno) - 1
+            rest = (lines[first] or b"")[: text.col_offset] + (lines[last] or b"")[text.end_col_offset :]
+            lines[first : last + 1] = [rest.rstrip() or None, *[None] * (last - first)]
+    return b"\n".join(line for line in lines if line is not None).decode()
 
 
 def _folder(kind: str) -> Path:

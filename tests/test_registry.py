@@ -178,3 +178,25 @@ def test_a_fingerprint_does_not_depend_on_where_the_file_lies(tmp_path: Path) ->
         (tmp_path / place).mkdir()
         digests.add(registry.fingerprint(registry.load("fusers", write(tmp_path / place, "mine.py"))))
     assert len(digests) == 1
+
+
+def test_a_fingerprint_is_of_the_code_and_not_of_what_is_said_about_it(tmp_path: Path) -> None:
+    plain = (
+        "from fusionbench.api import Fuser\n\n\nclass Mine(Fuser):\n    text = '''\n# 1\n'''\n\n"
+        "    def forward(self, streams):\n        return streams\n"
+    )
+    said = plain.replace("from", '"""What it is."""\n\n# of note\nfrom', 1)
+    said = said.replace("class Mine(Fuser):", 'class Mine(Fuser):\n    """Mine,\n\n    at length."""\n')
+    said = said.replace("streams):", 'streams):\n        """(B, S, out)."""\n        # nothing yet')
+    others = [
+        plain.replace("# 1", "# 2"),
+        plain.replace("return streams", "return None"),
+        plain.replace("text", "words"),
+    ]
+    seen = []
+    for number, source in enumerate([plain, said, *others]):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "mine.py").write_text(source)
+        seen.append(registry.fingerprint(registry.load("fusers", str(tmp_path / str(number) / "mine.py"))))
+    assert seen[0] == seen[1]
+    assert len(set(seen)) == 1 + len(others)
