@@ -167,7 +167,7 @@ def test_a_fingerprint_sees_the_file_and_what_it_imports_relatively(
     write(folder, "_stranger.py", "STRANGER = 2\n")
     assert registry.fingerprint(plugin) == seen[0]
     for name in ("_far.py", "_near.py", "_other.py", "mine.py"):
-        (folder / name).write_text((folder / name).read_text() + "# edited\n")
+        (folder / name).write_text((folder / name).read_text() + "EDITED = 1\n")
         seen.append(registry.fingerprint(plugin))
     assert len(set(seen)) == 5
 
