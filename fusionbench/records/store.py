@@ -13,7 +13,7 @@ import tempfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +21,7 @@ import numpy as np
 
 from fusionbench.errors import UsageError
 from fusionbench.records import packing
+from fusionbench.records.evidence import Evidence, gather
 from fusionbench.records.types import DAMAGE, Predictions, Record, Run, parse, serialised
 
 PUBLISHED, ANSWERS = "records.jsonl", "predictions.npz"
@@ -107,6 +108,12 @@ def predictions(results: Path, run: Run) -> Predictions | None:
     except (ValueError, LookupError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         quarantine(path, error)
         return None
+
+
+def evidence(results: Path, run: Run, metrics: Sequence[str]) -> Evidence | None:
+    """What the answers of a run come to for these metrics, or None if they are not there."""
+    answers = predictions(results, run)
+    return None if answers is None else gather(answers, metrics)
 
 
 def _published_answers(path: Path, run: Run) -> Predictions | None:

@@ -11,6 +11,7 @@ from fusionbench.stats.cells import (
     per_group_scores,
     score,
     share_hurt,
+    tables,
     tabulate,
     variance_components,
     worst_decile,
@@ -48,10 +49,8 @@ from fusionbench.stats.robustness import (
     worst_subset,
 )
 from fusionbench.stats.shapley import Help, fusion_help, interactions, shapley, verdict
-from fusionbench.stats.sums import SUMS
 
 __all__ = [
-    "SUMS",
     "Cell",
     "Comparison",
     "Components",
@@ -88,6 +87,7 @@ __all__ = [
     "smallest_detectable_difference",
     "spread",
     "summary",
+    "tables",
     "tabulate",
     "targets",
     "tied_ranks",
