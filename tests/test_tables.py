@@ -11,7 +11,7 @@ from fusionbench import leaderboard, metrics, stats
 from fusionbench.errors import UsageError
 from fusionbench.metrics import METRICS, Metric, by_group, ratio
 from fusionbench.records import Predictions, Record, Run, store
-from fusionbench.records.evidence import gather
+from fusionbench.records.evidence import condensed, gather
 from fusionbench.stats import Cell, tables, tabulate
 
 TESTED = [name for name, metric in METRICS.items() if not metric.filled]
@@ -114,12 +114,13 @@ def test_conditions_that_every_run_has_make_tables_and_metrics_that_collect_the_
     runs = []
     for c in cells:
         answers = {"clean": c.pred, "noise:all:1": -c.pred} | ({"gap:all:1": c.pred} if c.seed else {})
-        kept = gather(Predictions(ids, c.groups, c.y, c.y_mask, answers), ["accuracy", "macro_f1", "ece"])
+        kept = condensed(gather(Predictions(ids, c.groups, c.y, c.y_mask, answers)), ["accuracy", "macro_f1", "ece"])
         assert list(kept.values) == ["accuracy", "ece"]
         runs.append((c.seed, c.fold, kept))
     found = tables(runs, "macro_f1")
     assert list(found) == ["clean", "noise:all:1"]
     np.testing.assert_array_equal(found["clean"].scores, tabulate(cells, "macro_f1").scores)
+    assert list(tables(runs, "ece")) == ["clean"]
     assert tables(runs, "brier") == {}
     with pytest.raises(UsageError, match="name another metric"):
         tables(runs, "ccc_zero_filled")

@@ -153,7 +153,7 @@ def _tables(entry: Entry, results: Path, metric: str) -> dict[str, Table]:
     """Condition -> table of the row's evidence; empty if that of some run is not there."""
     runs = []
     for r in entry.used:
-        kept = store.evidence(results, r.run, [metric])
+        kept = store.evidence(results, r.run)
         if kept is None or CLEAN not in kept.conditions:
             return {}
         runs.append((r.run.seed, r.run.fold, kept))
@@ -189,7 +189,7 @@ def _key(entries: Sequence[Entry], results: Path, damage: Sequence[str], referen
         rows = []
         for r in entry.used:
             own = store.path_of(results, r.run).with_suffix(".npz")
-            published = own.with_name("predictions.npz")
+            published = own.with_name(store.EVIDENCE)
             if published not in folders:
                 folders[published] = state(published)
             rows.append((r.run.id, r.created, sorted(r.scores), state(own), folders[published]))

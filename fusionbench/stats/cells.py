@@ -89,11 +89,11 @@ def tabulate(cells: Sequence[Cell] | Table, metric: Metric) -> Table:
     """
     if isinstance(cells, Table):
         return cells
-    return tables([(c.seed, c.fold, _evidence(c, metric)) for c in cells], metric)[CLEAN]
+    return tables([(c.seed, c.fold, _evidence(c)) for c in cells], metric)[CLEAN]
 
 
-def _evidence(cell: Cell, metric: Metric) -> Evidence:
-    return gather(Predictions(cell.groups, cell.groups, cell.y, cell.y_mask, {CLEAN: cell.pred}), [metric])
+def _evidence(cell: Cell) -> Evidence:
+    return gather(Predictions(cell.groups, cell.groups, cell.y, cell.y_mask, {CLEAN: cell.pred}))
 
 
 def tables(runs: Sequence[tuple[int, int, Evidence]], metric: Metric) -> dict[str, Table]:
