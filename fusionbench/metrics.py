@@ -1,97 +1,238 @@
-"""What a score is: plain numpy on the valid answers, each metric with its direction. NaN where undefined."""
+"""What a score is: each metric one declaration, from which scoring, tests, publishing and training follow. Numpy only.
+
+A metric is a function of sums over groups (people, videos): `collect` takes the sums, `finish` the function. So a
+resampling of groups costs a matrix product, and the sums are all that has to be published. What a rank metric (AUROC)
+needs is no sum: it declares `evidence="scores"` and is a function of one value a sample and of the groups' weights.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fusionbench.errors import unknown
 
-Array = NDArray[np.floating[Any]]
+Array = NDArray[Any]
+
+#: (pred (k, out), y (k,) class ids or (k, out) values, group (k,) group of each, G) -> (G, width) sums of each group;
+#: with evidence "scores": -> (k, columns) what each sample is ranked by, any increasing transform of it will do.
+Collect = Callable[[Array, Array, Array, int], Array]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A measure: `function(pred, y)`, its task kind, its direction, and how tables print it.
+    """A measure of answers to labels: pred (k, out) logits and y (k,) class ids, or both (k, out) values.
 
-    Classification: pred (n, classes) scores (any increasing transform of probability; ECE, Brier and NLL take logits),
-    y (n,) class ids. Regression: pred (n, out), y (n, out).
+    Attributes:
+        name: its name, everywhere.
+        kind: "classify" or "regress".
+        collect: as `Collect` says.
+        finish: (..., width) sums -> (...) the metric, NaN where it is undefined; with evidence "scores":
+            (scores (k, columns), y (k,), group (k,), weights (B, G)) -> (B,), each sample with the weight of its group.
+        better: "higher" or "lower".
+        loss: what a model is trained with where this metric ranks: a name in `engine.model.LOSSES`.
+        evidence: "sums" or "scores". Scores of different models are not comparable: such a metric is computed within a
+            fold and averaged over folds, where sums are pooled.
+        score: (pred, y) -> the metric of one model, where the sums would lose digits.
+        probabilities: it reads how sure an answer is, not only which it is.
+        percent: how tables print it.
+        filled: steps without a label count, as zeros on both sides. Only to mirror public numbers; never tested.
     """
 
-    function: Callable[[Array, Array], float]
-    kind: str
-    higher_is_better: bool
+    name: str
+    kind: Literal["classify", "regress"]
+    collect: Collect
+    finish: Callable[..., Array]
+    better: Literal["higher", "lower"]
+    loss: str
+    evidence: Literal["sums", "scores"] = "sums"
+    score: Callable[[Array, Array], float] | None = None
+    probabilities: bool = False
     percent: bool = False
+    filled: bool = False
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.better == "higher"
+
+    def of(self, pred: Array, y: Array) -> float:
+        """The metric of these answers, all pooled; NaN where it is undefined."""
+        if self.score is not None:
+            return float(self.score(pred, y))
+        group = np.zeros(len(y), dtype=np.int64)
+        found = self.collect(pred, y, group, 1)
+        if self.evidence == "sums":
+            return float(self.finish(found[0]))
+        return float(self.finish(found, y, group, np.ones((1, 1)))[0])
 
 
-def confusion(pred: Array, y: Array) -> Array:
-    """(classes, classes) counts, rows the truth."""
-    classes = pred.shape[1]
-    return np.bincount(y.astype(int) * classes + pred.argmax(1), minlength=classes**2).reshape(classes, classes) * 1.0
+def by_group(group: Array, size: int, *columns: Array) -> Array:
+    """(G, width) the sums of columns (k,) over the steps of each group."""
+    if size == 1:  # summed in pairs, which loses fewer digits
+        return np.array([[float(column.sum()) for column in columns]])
+    return np.stack([np.bincount(group, column, size) for column in columns], axis=1)
 
 
-def accuracy(pred: Array, y: Array) -> float:
-    """Share of right answers."""
-    return float((pred.argmax(1) == y).mean())
+def ratio(above: Array, below: Array) -> Array:
+    """above / below, NaN where there is nothing below."""
+    return np.divide(above, below, out=np.full(np.broadcast(above, below).shape, np.nan), where=below > 0)
 
 
-def macro_f1(pred: Array, y: Array) -> float:
-    """Mean F1 over the classes that occur in the truth or in the answers."""
-    f1, support = _f1(pred, y)
-    return float(f1[support >= 0].mean())
+def _mean(sums: Array) -> Array:
+    return ratio(sums[..., 0], sums[..., 1])
 
 
-def weighted_f1(pred: Array, y: Array) -> float:
+def _known_mean(values: Array) -> Array:
+    """The mean over the last axis of what is not NaN."""
+    real = ~np.isnan(values)
+    return ratio(np.where(real, values, 0.0).sum(-1), real.sum(-1))
+
+
+# Which class is answered.
+
+
+def _confusion(pred: Array, y: Array, group: Array, size: int) -> Array:
+    """(G, C * C) counts by label and answer."""
+    cells = pred.shape[1] ** 2
+    place = group * cells + y.astype(np.int64) * pred.shape[1] + pred.argmax(1)
+    return np.bincount(place, minlength=size * cells).reshape(size, cells).astype(float)
+
+
+def _classes(sums: Array) -> tuple[Array, Array, Array]:
+    """Confusion sums (..., C * C) -> hits, labels and answers of each class, (..., C)."""
+    classes = math.isqrt(sums.shape[-1])
+    table = sums.reshape(*sums.shape[:-1], classes, classes)
+    return np.diagonal(table, axis1=-2, axis2=-1), table.sum(-1), table.sum(-2)
+
+
+def _accuracy(sums: Array) -> Array:
+    hits, labels, _ = _classes(sums)
+    return ratio(hits.sum(-1), labels.sum(-1))
+
+
+def _macro_f1(sums: Array) -> Array:
+    """The mean F1 over the classes that occur in the truth or in the answers."""
+    hits, labels, answers = _classes(sums)
+    return _known_mean(ratio(2 * hits, labels + answers))
+
+
+def _weighted_f1(sums: Array) -> Array:
     """F1 averaged over the classes by their share of the truth."""
-    f1, support = _f1(pred, y)
-    return float(np.average(f1, weights=np.clip(support, 0, None)))
+    hits, labels, answers = _classes(sums)
+    f1 = ratio(2 * hits, labels + answers)
+    return ratio(np.where(labels > 0, f1 * labels, 0.0).sum(-1), labels.sum(-1))
 
 
-def _f1(pred: Array, y: Array) -> tuple[Array, Array]:
-    """F1 a class, and its support (-1 where the class neither occurs nor is answered)."""
-    counts = confusion(pred, y)
-    hit, total = counts.diagonal(), counts.sum(0) + counts.sum(1)
-    support = np.where(total > 0, counts.sum(1), -1.0)
-    return 2 * hit / np.maximum(total, 1.0), support
-
-
-def balanced_accuracy(pred: Array, y: Array) -> float:
+def _balanced_accuracy(sums: Array) -> Array:
     """Mean recall over the classes of the truth."""
-    counts = confusion(pred, y)
-    support = counts.sum(1)
-    return float((counts.diagonal()[support > 0] / support[support > 0]).mean())
+    hits, labels, _ = _classes(sums)
+    return _known_mean(ratio(hits, labels))
+
+
+# How sure it is answered.
+
+BINS = 15  # of confidence
 
 
 def probabilities(pred: Array) -> Array:
-    """softmax of logits (n, classes)."""
-    e = np.exp(pred - pred.max(1, keepdims=True))
+    """softmax of logits (k, classes)."""
+    e = np.exp(pred.astype(np.float64) - pred.max(1, keepdims=True))
     return e / e.sum(1, keepdims=True)
 
 
-def nll(pred: Array, y: Array) -> float:
-    """Mean negative log-likelihood of the truth, natural logarithm, from logits."""
-    p = probabilities(pred)[np.arange(len(y)), y.astype(int)]
-    return float(-np.log(np.maximum(p, 1e-12)).mean())
+def _nll(pred: Array, y: Array, group: Array, size: int) -> Array:
+    """Negative log-likelihood of the truth, natural logarithm."""
+    truth = probabilities(pred)[np.arange(len(y)), y.astype(np.int64)]
+    return by_group(group, size, -np.log(np.maximum(truth, 1e-12)), np.ones(len(y)))
 
 
-def brier(pred: Array, y: Array) -> float:
-    """Mean squared distance of the probabilities to the truth (Brier 1950), 0 to 2, from logits."""
-    p = probabilities(pred)
-    p[np.arange(len(y)), y.astype(int)] -= 1.0
-    return float((p**2).sum(1).mean())
+def _brier(pred: Array, y: Array, group: Array, size: int) -> Array:
+    """Squared distance of the probabilities to the truth (Brier 1950), 0 to 2."""
+    distance = probabilities(pred) - (np.arange(pred.shape[1]) == y[:, None])
+    return by_group(group, size, (distance**2).sum(1), np.ones(len(y)))
 
 
-def ece(pred: Array, y: Array, bins: int = 15) -> float:
-    """Expected calibration error of the top answer over equal bins of confidence (Guo et al. 2017), from logits."""
+def _gaps(pred: Array, y: Array, group: Array, size: int) -> Array:
+    """(G, BINS + 1): right answers minus confidence in each bin of the top answer's confidence, and the steps."""
     p = probabilities(pred)
     confidence, right = p.max(1), p.argmax(1) == y
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(place, right - confidence, bins)
-    return float(np.abs(gaps).sum() / len(y))
+    place = group * BINS + np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+    gaps = np.bincount(place, right - confidence, size * BINS).reshape(size, BINS)
+    return np.column_stack([gaps, np.bincount(group, minlength=size)])
+
+
+def _ece(sums: Array) -> Array:
+    """Expected calibration error of the top answer over equal bins of confidence (Guo et al. 2017)."""
+    return ratio(np.abs(sums[..., :-1]).sum(-1), sums[..., -1])
+
+
+# How far a value is off.
+
+
+def _errors(power: int) -> Collect:
+    def collect(pred: Array, y: Array, group: Array, size: int) -> Array:
+        """(G, out + 1): the errors of each output to that power, and the steps."""
+        error = np.abs(pred - y.reshape(pred.shape)).astype(np.float64) ** power
+        return by_group(group, size, *error.T, np.ones(len(error)))
+
+    return collect
+
+
+_absolute, _squared = _errors(1), _errors(2)
+
+
+def _mean_error(sums: Array) -> Array:
+    return ratio(sums[..., :-1].mean(-1), sums[..., -1])
+
+
+def _root_mean_error(sums: Array) -> Array:
+    """The mean over the outputs of the root of the mean squared error."""
+    return np.sqrt(ratio(sums[..., :-1], sums[..., -1:])).mean(-1)
+
+
+def _moments(pred: Array, y: Array, group: Array, size: int) -> Array:
+    """(G, out * 6): of each output the steps, and the sums of x, y, x^2, y^2 and x y."""
+    columns = []
+    one = np.ones(len(pred))
+    for x, t in zip(pred.astype(np.float64).T, y.reshape(pred.shape).astype(np.float64).T, strict=True):
+        columns += [one, x, t, x**2, t**2, x * t]
+    return by_group(group, size, *columns)
+
+
+def _central(sums: Array) -> tuple[Array, ...]:
+    """Moment sums (..., out * 6) -> means, variances and covariance of answer and label, (..., out) each."""
+    moments = sums.reshape(*sums.shape[:-1], -1, 6)
+    n = moments[..., :1]
+    means = np.divide(moments, n, out=np.full(moments.shape, np.nan), where=n > 0)
+    x, y, xx, yy, xy = np.moveaxis(means[..., 1:], -1, 0)
+    return x, y, _variance(xx - x**2, xx), _variance(yy - y**2, yy), xy - x * y
+
+
+def _variance(value: Array, square: Array) -> Array:
+    return np.where(value > 1e-13 * square, value, 0.0)  # below it, the rounding of a constant
+
+
+def _ccc(sums: Array) -> Array:
+    x, y, var_x, var_y, cov = _central(sums)
+    return ratio(2 * cov, var_x + var_y + (x - y) ** 2).mean(-1)
+
+
+def _pearson(sums: Array) -> Array:
+    _, _, var_x, var_y, cov = _central(sums)
+    return ratio(cov, np.sqrt(var_x * var_y)).mean(-1)
+
+
+def _r2(sums: Array) -> Array:
+    x, y, var_x, var_y, cov = _central(sums)
+    return (1 - ratio(var_x + var_y - 2 * cov + (x - y) ** 2, var_y)).mean(-1)
+
+
+# The same of one model: the mean is taken off before anything is squared.
 
 
 def _centred(x: Array) -> Array:
@@ -106,55 +247,109 @@ def ccc_each(pred: Array, y: Array) -> Array:
     """
     dx, dy = _centred(pred), _centred(y)
     below = (dx**2).mean(0) + (dy**2).mean(0) + (pred.mean(0) - y.mean(0)) ** 2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray(2 * (dx * dy).mean(0) / below)
+    return ratio(2 * (dx * dy).mean(0), below)
 
 
-def ccc(pred: Array, y: Array) -> float:
-    """Mean CCC over the outputs, all valid answers pooled."""
+def _ccc_of(pred: Array, y: Array) -> float:
     return float(ccc_each(pred, y).mean())
 
 
-def pearson(pred: Array, y: Array) -> float:
-    """Mean Pearson correlation over the outputs; NaN where a side is constant."""
+def _pearson_of(pred: Array, y: Array) -> float:
     dx, dy = _centred(pred), _centred(y)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return float(((dx * dy).mean(0) / np.sqrt((dx**2).mean(0) * (dy**2).mean(0))).mean())
+    return float(ratio((dx * dy).mean(0), np.sqrt((dx**2).mean(0) * (dy**2).mean(0))).mean())
 
 
-def mae(pred: Array, y: Array) -> float:
-    """Mean absolute error."""
-    return float(np.abs(pred - y).mean())
+def _error_of(power: int) -> Callable[[Array, Array], float]:
+    return lambda pred, y: float((np.abs(pred - y) ** power).mean())
 
 
-def mse(pred: Array, y: Array) -> float:
-    """Mean squared error."""
-    return float(((pred - y) ** 2).mean())
+def _r2_of(pred: Array, y: Array) -> float:
+    return float((1 - ratio(((pred - y) ** 2).mean(0), (_centred(y) ** 2).mean(0))).mean())
 
 
-def r2(pred: Array, y: Array) -> float:
-    """Mean coefficient of determination over the outputs; NaN where the truth is constant."""
-    below = (_centred(y) ** 2).mean(0)
-    below = np.where(below > 0, below, np.nan)
-    return float((1 - ((pred - y) ** 2).mean(0) / below).mean())
+# In which order samples stand.
 
 
-METRICS: dict[str, Metric] = {
-    "accuracy": Metric(accuracy, "classify", True, percent=True),
-    "macro_f1": Metric(macro_f1, "classify", True, percent=True),
-    "weighted_f1": Metric(weighted_f1, "classify", True, percent=True),
-    "balanced_accuracy": Metric(balanced_accuracy, "classify", True, percent=True),
-    "nll": Metric(nll, "classify", False),
-    "brier": Metric(brier, "classify", False),
-    "ece": Metric(ece, "classify", False),
-    "ccc": Metric(ccc, "regress", True),
-    "pearson": Metric(pearson, "regress", True),
-    "mae": Metric(mae, "regress", False),
-    "mse": Metric(mse, "regress", False),
-    "r2": Metric(r2, "regress", True),
-}
-#: Exists only for comparison with public numbers: invalid frames count as (0, 0) for both sides, which inflates CCC.
-ZERO_FILLED = "ccc_zero_filled"
+def _log_odds(pred: Array, y: Array, group: Array, size: int) -> Array:
+    """(k, 1) of the second of two classes, or (k, C) of each class against the rest; never saturated."""
+    if pred.shape[1] == 2:
+        return pred[:, 1:] - pred[:, :1]
+    columns = []
+    for c in range(pred.shape[1]):
+        others = np.delete(pred, c, axis=1)
+        top = others.max(1)
+        columns.append(pred[:, c] - top - np.log(np.exp(others - top[:, None]).sum(1)))
+    return np.stack(columns, axis=1)
+
+
+def _one_against_rest(scores: Array, y: Array) -> list[tuple[Array, Array]]:
+    """(what ranks (k,), positive (k,) bool) of the positive class, or of each of several."""
+    first = 1 if scores.shape[1] == 1 else 0
+    return [(scores[:, c], y == c + first) for c in range(scores.shape[1])]
+
+
+def _auroc(scores: Array, y: Array, group: Array, weights: Array) -> Array:
+    """The chance that a positive sample stands above a negative one, ties half; mean over classes one against rest.
+
+    A sum over pairs of groups, so that weights cost one product with a (G, G) matrix.
+    """
+    size = weights.shape[1]
+    found = []
+    for score, positive in _one_against_rest(scores, y):
+        levels, level = np.unique(score, return_inverse=True)
+        place = level[~positive] * size + group[~positive]
+        negatives = np.bincount(place, minlength=len(levels) * size).reshape(-1, size)
+        beaten = negatives.cumsum(0) - 0.5 * negatives  # (levels, G) negatives below, ties half
+        pairs = np.zeros((size, size))
+        np.add.at(pairs, group[positive], beaten[level[positive]])
+        counts = weights @ by_group(group, size, positive, ~positive)  # (B, 2)
+        found.append(ratio(((weights @ pairs) * weights).sum(1), counts.prod(1)))
+    return _known_mean(np.stack(found, axis=-1))
+
+
+def _auprc(scores: Array, y: Array, group: Array, weights: Array) -> Array:
+    """Average precision: the mean over positive samples of the precision at their score; mean over classes."""
+    found = []
+    for score, positive in _one_against_rest(scores, y):
+        order = np.argsort(-score, kind="stable")
+        starts = np.flatnonzero(np.diff(score[order], prepend=np.inf))  # the first sample of each level
+        parts = []
+        for part in np.array_split(weights, 1 + weights.shape[0] * len(y) // 2_000_000):
+            weight = part[:, group[order]]  # (b, k)
+            right = np.add.reduceat(weight * positive[order], starts, axis=1)
+            every = np.add.reduceat(weight, starts, axis=1).cumsum(1)
+            precision = ratio(right.cumsum(1), every)
+            total = right.sum(1)
+            parts.append(ratio(np.where(right > 0, right * precision, 0.0).sum(1), total))
+        found.append(np.concatenate(parts))
+    return _known_mean(np.stack(found, axis=-1))
+
+
+def _classify(name: str, collect: Collect, finish: Callable[..., Array], **how: Any) -> Metric:
+    return Metric(name, "classify", collect, finish, loss="cross_entropy", **how)
+
+
+_DECLARED = (
+    _classify("accuracy", _confusion, _accuracy, better="higher", percent=True),
+    _classify("macro_f1", _confusion, _macro_f1, better="higher", percent=True),
+    _classify("weighted_f1", _confusion, _weighted_f1, better="higher", percent=True),
+    _classify("balanced_accuracy", _confusion, _balanced_accuracy, better="higher", percent=True),
+    _classify("uar", _confusion, _balanced_accuracy, better="higher", percent=True),
+    _classify("nll", _nll, _mean, better="lower", probabilities=True),
+    _classify("brier", _brier, _mean, better="lower", probabilities=True),
+    _classify("ece", _gaps, _ece, better="lower", probabilities=True),
+    _classify("auroc", _log_odds, _auroc, better="higher", probabilities=True, evidence="scores"),
+    _classify("auprc", _log_odds, _auprc, better="higher", probabilities=True, evidence="scores"),
+    Metric("ccc", "regress", _moments, _ccc, "higher", "concordance", score=_ccc_of),
+    Metric("pearson", "regress", _moments, _pearson, "higher", "squared", score=_pearson_of),
+    Metric("mae", "regress", _absolute, _mean_error, "lower", "squared", score=_error_of(1)),
+    Metric("mse", "regress", _squared, _mean_error, "lower", "squared", score=_error_of(2)),
+    Metric("r2", "regress", _moments, _r2, "higher", "squared", score=_r2_of),
+    Metric("rmse", "regress", _squared, _root_mean_error, "lower", "squared"),
+)  # fmt: skip
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _DECLARED}
+#: Exists only for comparison with public numbers: it inflates CCC.
+METRICS["ccc_zero_filled"] = replace(METRICS["ccc"], name="ccc_zero_filled", filled=True)
 
 
 def get(name: str) -> Metric:
@@ -163,8 +358,6 @@ def get(name: str) -> Metric:
     Raises:
         UsageError: there is none.
     """
-    if name == ZERO_FILLED:
-        return METRICS["ccc"]
     if name not in METRICS:
         raise unknown("metric", name, METRICS)
     return METRICS[name]
@@ -176,16 +369,13 @@ def evaluate(names: Sequence[str], pred: Array, y: Array, y_mask: NDArray[np.boo
     pred (n, S, out), y (n, S) or (n, S, out), y_mask (n, S). NaN where a metric is undefined or no answer is valid.
     """
     scores = {}
-    for name in names:
-        if name == ZERO_FILLED:
-            filled = [np.where(y_mask[..., None], a, 0.0).reshape(-1, a.shape[-1]) for a in (pred, y)]
-            scores[name] = ccc(*filled)
-        elif not y_mask.any():
-            scores[name] = float("nan")
+    for metric in map(get, names):
+        if metric.filled:
+            shown, truth = (np.where(y_mask[..., None], a, 0.0).reshape(-1, a.shape[-1]) for a in (pred, y))
         else:
-            valid = pred[y_mask].astype(np.float64)
-            truth = y[y_mask].astype(np.float64)
-            scores[name] = float("nan") if np.isnan(valid).any() else get(name).function(valid, truth)
+            shown, truth = (a[y_mask].astype(np.float64) for a in (pred, y))
+        undefined = not len(shown) or bool(np.isnan(shown).any())
+        scores[metric.name] = math.nan if undefined else metric.of(shown, truth)
     return scores
 
 

@@ -86,7 +86,7 @@ def metric(name: str) -> Tensor:
     found = METRICS[name]
     pred = wild(1.0, 200, 3).numpy()
     y = 0.4 * pred + 0.4 * wild(2.0, 200, 3).numpy() + 0.1
-    return torch.tensor([found.function(pred, y.argmax(1).astype(float) if found.kind == "classify" else y)])
+    return torch.tensor([found.of(pred, y.argmax(1).astype(float) if found.kind == "classify" else y)])
 
 
 def training(how: str) -> Tensor:

@@ -120,7 +120,9 @@ def test_scores_are_pooled_over_folds_and_averaged_over_seeds(study: Path) -> No
         parts[r.run.seed].append((kept.answers["clean"][:, 0], kept.y[:, 0]))
         for c in DAMAGE:
             damaged.setdefault(c.rpartition(":")[0] if c.count(":") > 1 else c, []).append(r.scores[c]["accuracy"] or 0)
-    by_seed = [metrics.accuracy(*(np.concatenate(side) for side in zip(*p, strict=True))) for p in parts.values()]
+    by_seed = [
+        metrics.get("accuracy").of(*(np.concatenate(side) for side in zip(*p, strict=True))) for p in parts.values()
+    ]
     assert row.values["score"] == pytest.approx(np.mean(by_seed))
     # Folds are of equal size here, so that the mean of their accuracies is the pooled one.
     assert row.values["damaged"] == pytest.approx(np.mean([np.mean(v) for v in damaged.values()]))

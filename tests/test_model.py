@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def plain(task: Task, answers: Tensor, y: Tensor, smoothing: float = 0.0) -> Ten
     if task.kind == "classify":
         return F.cross_entropy(answers, y, label_smoothing=smoothing)
     if task.metrics[0] == "ccc":
-        return torch.tensor(1 - metrics.ccc(answers.double().numpy(), y.double().numpy())).float()
+        return torch.tensor(1 - metrics.get("ccc").of(answers.double().numpy(), y.double().numpy())).float()
     return F.mse_loss(answers, y)
 
 
@@ -50,6 +51,17 @@ def test_the_loss_is_the_plain_one_over_the_valid_answers(task: Task, share: flo
     assert criterion(task)(answers, batch).item() == pytest.approx(
         float(plain(task, answers[valid], batch.y[valid])), abs=1e-5
     )
+
+
+def test_a_metric_declares_its_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers, batch = labels(SQUARED, 0.5)
+    mae = metrics.METRICS["mae"]
+    monkeypatch.setitem(metrics.METRICS, "mae", replace(mae, loss="absolute"))
+    plainly = (answers - batch.y)[batch.y_mask].abs().mean()
+    assert criterion(SQUARED)(answers, batch).item() == pytest.approx(float(plainly), abs=1e-6)
+    monkeypatch.setitem(metrics.METRICS, "mae", replace(mae, loss="absolut"))
+    with pytest.raises(UsageError, match=r"no loss \(of the metric mae\) is called 'absolut'; did you mean absolute"):
+        criterion(SQUARED)
 
 
 def test_labels_are_smoothed_as_torch_smooths_them() -> None:

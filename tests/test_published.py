@@ -24,7 +24,7 @@ def test_a_random_published_cell_comes_back(number: int) -> None:
     fusers = [folder for name in FREE for folder in sorted((RESULTS / name).iterdir())]
     old = random.choice(list(store.published(random.choice(fusers)).values()))
     new = harness.reproduce(old)
-    is_reproduced, sentence = harness.is_reproduced(old, new, store.predictions(RESULTS, old.run))
+    is_reproduced, sentence = harness.is_reproduced(old, new, store.evidence(RESULTS, old.run))
     assert is_reproduced, f"{sentence} Try: fusionbench records reproduce {old.run.id}"
 
 

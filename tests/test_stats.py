@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from fusionbench.errors import UsageError
 from fusionbench.metrics import METRICS
 from fusionbench.stats import (
-    SUMS,
     Cell,
     compare,
     compare_family,
@@ -40,7 +39,7 @@ from fusionbench.stats import (
 )
 from fusionbench.stats.intervals import group_weights, seed_weights
 
-KINDS = {name: METRICS[name].kind for name in SUMS}
+KINDS = {name: metric.kind for name, metric in METRICS.items()}
 
 
 def cells_of(
@@ -80,33 +79,7 @@ def metric_of(cells: list[Cell], name: str, seed: int, groups: list[str]) -> flo
             for i in np.flatnonzero(cell.groups == group):
                 pred.append(cell.pred[i][cell.y_mask[i]])
                 y.append(cell.y[i][cell.y_mask[i]])
-    return METRICS[name].function(np.concatenate(pred), np.concatenate(y))
-
-
-@pytest.mark.parametrize("name", sorted(SUMS))
-@pytest.mark.parametrize("folds", [1, 3])
-def test_a_score_is_the_metric_pooled_over_folds_and_averaged_over_seeds(name: str, folds: int) -> None:
-    cells = cells_of(KINDS[name], np.random.default_rng(0), folds=folds)
-    people = [f"p{g:02d}" for g in range(6)]
-    assert score(cells, name) == pytest.approx(np.mean([metric_of(cells, name, s, people) for s in range(3)]), rel=1e-9)
-
-
-@pytest.mark.parametrize("name", sorted(SUMS))
-def test_sums_recompute_the_metric_over_resampled_people(name: str) -> None:
-    cells = cells_of(KINDS[name], np.random.default_rng(1), folds=2)
-    table, slow = tabulate(cells, name), tabulate(cells, METRICS[name].function)
-    weights = group_weights(6, 20, 0)
-    values = table.values(weights)  # (20, 3)
-    for draw, weight in enumerate(weights):
-        people = [group for group, n in zip(table.groups, weight, strict=True) for _ in range(int(n))]
-        for seed in range(3):
-            assert values[draw, seed] == pytest.approx(metric_of(cells, name, seed, people), rel=1e-9, abs=1e-12)
-    np.testing.assert_allclose(slow.values(weights), values, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(slow.by_fold, table.by_fold, rtol=1e-9)
-
-
-def test_every_metric_has_sums() -> None:
-    assert set(SUMS) == set(METRICS)
+    return METRICS[name].of(np.concatenate(pred), np.concatenate(y))
 
 
 def test_undefined_is_none() -> None:
@@ -156,7 +129,7 @@ def test_incomplete_rows_are_refused_in_one_line() -> None:
         interval(full, "accuracy", level=95)
     with pytest.raises(UsageError, match="macro_f1"):
         score(full, "macro_f2")
-    with pytest.raises(UsageError, match="use ccc"):
+    with pytest.raises(UsageError, match="name another metric"):
         score(full, "ccc_zero_filled")
 
 

@@ -129,7 +129,7 @@ def diff_records(first: str, second: str, results: Path) -> int:
 @click.argument("benchmark")
 @RESULTS
 def publish_records(benchmark: str, results: Path) -> int:
-    """Fold a benchmark's finished rows into one records.jsonl and one predictions.npz a fuser, to be committed."""
+    """Fold a benchmark's finished rows into one records.jsonl and one evidence.npz a fuser, to be committed."""
     from fusionbench.records import publish
 
     click.echo("\n".join(map(str, publish.publish(results, benchmark))))
@@ -187,6 +187,6 @@ def reproduce_record(
 
     old = compare.find(results, run_id)
     new = harness.reproduce(old, benchmark=benchmark, fuser=fuser, root=root, device=device)
-    is_reproduced, sentence = harness.is_reproduced(old, new, store.predictions(results, old.run))
+    is_reproduced, sentence = harness.is_reproduced(old, new, store.evidence(results, old.run))
     click.echo(sentence)
     return 0 if is_reproduced else 1

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fusionbench import metrics
 from fusionbench.api import (
     Backbone,
     Batch,
@@ -24,7 +25,7 @@ from fusionbench.api import (
     masked_mean,
     resample,
 )
-from fusionbench.errors import UsageError
+from fusionbench.errors import UsageError, unknown
 
 
 class Normalise(nn.Module):
@@ -174,29 +175,49 @@ def _moments(m: str, source: Source, index: Tensor, rows: int = 1024) -> tuple[T
     return _MOMENTS[key]
 
 
+def _cross_entropy(answers: Tensor, batch: Batch, label_smoothing: float | Tensor) -> Tensor:
+    logp = answers.float().log_softmax(-1)  # (B, S, out)
+    right = logp.gather(-1, batch.y.long().unsqueeze(-1)).squeeze(-1)
+    losses = -(1 - label_smoothing) * right - label_smoothing * logp.mean(-1)
+    return masked_mean(losses, batch.y_mask, (0, 1))
+
+
+def _squared(answers: Tensor, batch: Batch, _: float | Tensor) -> Tensor:
+    return masked_mean(((answers.float() - batch.y) ** 2).mean(-1), batch.y_mask, (0, 1))
+
+
+def _absolute(answers: Tensor, batch: Batch, _: float | Tensor) -> Tensor:
+    return masked_mean((answers.float() - batch.y).abs().mean(-1), batch.y_mask, (0, 1))
+
+
+def _concordance(answers: Tensor, batch: Batch, _: float | Tensor) -> Tensor:
+    """The mean of 1 - CCC over the outputs, moments over the batch's valid answers."""
+    x, y, mask = answers.float().flatten(0, 1), batch.y.flatten(0, 1), batch.y_mask.flatten()
+    mean_x, mean_y = masked_mean(x, mask, 0), masked_mean(y, mask, 0)
+    dx, dy = x - mean_x, y - mean_y
+    below = masked_mean(dx**2 + dy**2, mask, 0) + (mean_x - mean_y) ** 2
+    return (1 - 2 * masked_mean(dx * dy, mask, 0) / below.clamp(min=1e-8)).mean() * mask.any()
+
+
+#: What a metric may declare as its training loss; each is zero where nothing is labelled.
+LOSSES = {
+    "cross_entropy": _cross_entropy,
+    "squared": _squared,
+    "absolute": _absolute,
+    "concordance": _concordance,
+}
+
+
 def criterion(task: Task, label_smoothing: float | Tensor = 0.0) -> Criterion:
-    """The task's loss, weighted by `y_mask` and never indexed by it; zero where nothing is labelled.
+    """The loss that the task's first metric declares, weighted by `y_mask` and never indexed by it.
 
-    Classification: cross-entropy with label smoothing. Regression: the mean of 1 - CCC over the outputs, moments over
-    the batch's valid answers, if the first metric is CCC; else mean squared error.
+    `label_smoothing` is of cross-entropy alone.
+
+    Raises:
+        UsageError: there is no such metric or no such loss.
     """
-
-    def classify(answers: Tensor, batch: Batch) -> Tensor:
-        logp = answers.float().log_softmax(-1)  # (B, S, out)
-        right = logp.gather(-1, batch.y.long().unsqueeze(-1)).squeeze(-1)
-        losses = -(1 - label_smoothing) * right - label_smoothing * logp.mean(-1)
-        return masked_mean(losses, batch.y_mask, (0, 1))
-
-    def squared(answers: Tensor, batch: Batch) -> Tensor:
-        return masked_mean(((answers.float() - batch.y) ** 2).mean(-1), batch.y_mask, (0, 1))
-
-    def concordance(answers: Tensor, batch: Batch) -> Tensor:
-        x, y, mask = answers.float().flatten(0, 1), batch.y.flatten(0, 1), batch.y_mask.flatten()
-        mean_x, mean_y = masked_mean(x, mask, 0), masked_mean(y, mask, 0)
-        dx, dy = x - mean_x, y - mean_y
-        below = masked_mean(dx**2 + dy**2, mask, 0) + (mean_x - mean_y) ** 2
-        return (1 - 2 * masked_mean(dx * dy, mask, 0) / below.clamp(min=1e-8)).mean() * mask.any()
-
-    if task.kind == "classify":
-        return classify
-    return concordance if task.metrics[0].startswith("ccc") else squared
+    name = metrics.get(task.metrics[0]).loss
+    if name not in LOSSES:
+        raise unknown(f"loss (of the metric {task.metrics[0]})", name, LOSSES)
+    loss = LOSSES[name]
+    return lambda answers, batch: loss(answers, batch, label_smoothing)

@@ -15,9 +15,10 @@ from fusionbench.errors import UsageError
 from fusionbench.harness.evaluate import CLEAN, load_model
 from fusionbench.harness.execute import execute
 from fusionbench.harness.setup import Setup, setup
-from fusionbench.records import Predictions, Record, store
+from fusionbench.records import Record, store
 from fusionbench.records.compare import spell
-from fusionbench.stats import Cell, Interval
+from fusionbench.records.evidence import Evidence
+from fusionbench.stats import Interval
 
 
 def setup_of(
@@ -77,10 +78,10 @@ def submit(setup: Setup, old: Record, results: Path, out: Path) -> None:
     setup.benchmark.submission([data.ids[int(i)] for i in index], answers, out)
 
 
-def is_reproduced(old: Record, new: Record, answers: Predictions | None) -> tuple[bool, str]:
+def is_reproduced(old: Record, new: Record, evidence: Evidence | None) -> tuple[bool, str]:
     """Did the primary clean score come back, and a sentence that says so.
 
-    It did if it is the same, or within the old run's 95 % interval over people, from its stored `answers`.
+    It did if it is the same, or within the old run's 95 % interval over people, from its stored `evidence`.
     """
     metric = old.metrics[0]
     then, now = (r.scores.get(CLEAN, {}).get(metric) for r in (old, new))
@@ -93,9 +94,9 @@ def is_reproduced(old: Record, new: Record, answers: Predictions | None) -> tupl
     if then == now:
         return True, f"{what}: the same."
     found = Interval(then, None, None)
-    if answers is not None and CLEAN in answers.answers:
-        cell = Cell(0, 0, answers.groups, answers.answers[CLEAN], answers.y, answers.y_mask)
-        found = stats.interval([cell], metric)
+    table = None if evidence is None else stats.tables([(0, 0, evidence)], metric).get(CLEAN)
+    if table is not None:
+        found = stats.interval(table, metric)
     if found.low is None or found.high is None:
         close = math.isclose(then, now, rel_tol=1e-3)
         return close, f"{what}: {'close' if close else 'not the same'}, and no interval is known."

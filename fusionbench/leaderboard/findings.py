@@ -18,7 +18,7 @@ from fusionbench import metrics, stats
 from fusionbench.errors import UsageError
 from fusionbench.records import store
 from fusionbench.records.rows import CLEAN, Entry, families
-from fusionbench.stats import Cell, Comparison, Components, Interval, Parts, Table
+from fusionbench.stats import Comparison, Components, Interval, Parts, Table
 
 SCORE, DAMAGED = "score", "damaged"
 #: Up to so many rows every pair is compared, which ranks need; beyond, each row meets the reference only.
@@ -150,18 +150,15 @@ def _compute(entries: Sequence[Entry], results: Path, damage: Sequence[str], ref
 
 
 def _tables(entry: Entry, results: Path, metric: str) -> dict[str, Table]:
-    """Condition -> table of the row's answers; empty if those of some run are not there."""
-    cells: dict[str, list[Cell]] = {}
+    """Condition -> table of the row's evidence; empty if that of some run is not there."""
+    runs = []
     for r in entry.used:
-        kept = store.predictions(results, r.run)
-        if kept is None or CLEAN not in kept.answers:
+        kept = store.evidence(results, r.run)
+        if kept is None or CLEAN not in kept.conditions:
             return {}
-        for condition, answers in kept.answers.items():
-            cell = Cell(r.run.seed, r.run.fold, kept.groups, answers, kept.y, kept.y_mask)
-            cells.setdefault(condition, []).append(cell)
-    whole = {c: found for c, found in cells.items() if len(found) == len(entry.used)}
+        runs.append((r.run.seed, r.run.fold, kept))
     try:
-        return {c: stats.tabulate(found, metric) for c, found in whole.items()}
+        return stats.tables(runs, metric)
     except UsageError:  # the files contradict the records: no test can rest on them
         return {}
 
@@ -192,7 +189,7 @@ def _key(entries: Sequence[Entry], results: Path, damage: Sequence[str], referen
         rows = []
         for r in entry.used:
             own = store.path_of(results, r.run).with_suffix(".npz")
-            published = own.with_name("predictions.npz")
+            published = own.with_name(store.EVIDENCE)
             if published not in folders:
                 folders[published] = state(published)
             rows.append((r.run.id, r.created, sorted(r.scores), state(own), folders[published]))

@@ -11,7 +11,7 @@ from fusionbench.leaderboard.commands import command
 from fusionbench.leaderboard.rendering import render
 from fusionbench.leaderboard.sentences import helps, verdicts
 from fusionbench.records import store
-from fusionbench.records.store import ANSWERS, PUBLISHED
+from fusionbench.records.store import EVIDENCE, PUBLISHED
 
 
 def readme(results: Path) -> str:
@@ -24,7 +24,7 @@ def readme(results: Path) -> str:
 
     with TemporaryDirectory() as folder:  # files that are here but not published must not show
         clean = Path(folder)
-        for name in (PUBLISHED, ANSWERS):
+        for name in (PUBLISHED, EVIDENCE):
             for path in results.glob(f"*/*/{name}"):
                 copy = clean / path.relative_to(results)
                 copy.parent.mkdir(parents=True, exist_ok=True)

@@ -1,147 +1,202 @@
-"""Many runs' answers in few bytes: what is published of them, as plain arrays, and the way back. Numpy only.
+"""Many runs' evidence in few bytes: what is published of them, as plain arrays, and the way back. Numpy only.
 
-The clean answers keep every output; under damage a classifier keeps its class, a regressor 256 or 1,024 levels an
-output. Each encoding is taken only where no metric that it serves moves by more than `TOLERANCE`, else a wider one.
+Runs with the same groups and conditions stand in one block `<b>/`: `runs` (R,), `conditions` (C,), `groups` and
+`counts` (G,), with scores also `group` and `y` (k,), and under the name of a metric its sums (width, R, C, G) or ranks
+(columns, R, C, k). Whole numbers are in the smallest type, others in single precision where no score moves by more than
+`EXACT`, as planes of bytes (bytes, width, R, C, G): equal bytes apart compress better. Where a group is one step the
+answers of each run stand under its id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from fusionbench.metrics import evaluate
+from fusionbench import metrics
+from fusionbench.records.evidence import TOLERANCE, Array, Evidence
 
-if TYPE_CHECKING:
-    from fusionbench.records import Predictions
-
-Array = np.ndarray
-#: What no published metric may differ by.
-TOLERANCE = 1e-4
-#: Metrics of a classifier that look at its class only.
-OF_CLASSES = {"accuracy", "macro_f1", "weighted_f1", "balanced_accuracy"}
-CLEAN = "clean"
-TRUTH = ("ids", "groups", "y", "y_mask")
+#: What no score may differ by because its sums are in single precision.
+EXACT = 1e-6
 
 
 def pack(
-    runs: Mapping[str, Predictions], metrics: Sequence[str], before: Mapping[str, Array] | None = None
+    runs: Mapping[str, Evidence], names: Sequence[str], before: Mapping[str, Array] | None = None
 ) -> dict[str, Array]:
-    """Run id -> answers as named arrays for one `.npz`; what runs share (names, labels) is stored once.
+    """Run id -> what is published of it, as named arrays for one `.npz`.
 
     Args:
-        metrics: those of the records, the primary one first: under damage it alone is preserved, clean all are.
-        before: arrays of an earlier packing, taken over as they are: packing twice does not round twice.
+        names: the metrics of the records, the primary one first: under damage answers preserve it alone.
+        before: arrays of an earlier packing: answers in it are taken over, so that packing twice does not round twice.
     """
+    blocks: dict[tuple[object, ...], list[str]] = {}
     arrays: dict[str, Array] = {}
-    truths: list[tuple[Array, ...]] = []
-    for name in sorted(runs):
-        kept = runs[name]
-        truth = tuple(np.asarray(getattr(kept, part)) for part in TRUTH)
-        place = next((i for i, t in enumerate(truths) if all(map(np.array_equal, t, truth))), None)
-        if place is None:
-            place = len(truths)
-            truths.append(truth)
-            arrays |= {f"truth/{place}/{part}": _slim(a) for part, a in zip(TRUTH, truth, strict=True)}
-        arrays[f"{name}/truth"] = np.array(place)
-        if before and f"{name}/clean" in before:
-            parts = [f"{name}/{part}" for part in ("conditions", "clean", "damaged", "scale")]
-            arrays |= {part: before[part] for part in parts if part in before}
-            continue
-        conditions = [CLEAN, *(c for c in kept.answers if c != CLEAN)]
-        arrays[f"{name}/conditions"] = np.array(conditions)
-        y, mask = truth[2], np.asarray(truth[3], bool)
-        arrays[f"{name}/clean"] = _narrow(_masked(kept.answers[CLEAN], mask), y, mask, metrics)
-        if len(conditions) > 1:
-            damaged = np.stack([_masked(kept.answers[c], mask) for c in conditions[1:]])  # (C, n, S, out)
-            arrays |= {f"{name}/{part}": a for part, a in _damaged(damaged, y, mask, metrics[0]).items()}
+    for run in sorted(runs):
+        kept = runs[run]
+        shapes = tuple((name, found.shape) for name, found in kept.values.items())
+        parts = (kept.groups, *map(_slim, (kept.counts, kept.group, kept.y)))
+        key = (kept.conditions, kept.rounded, shapes, kept.answers is None, *(part.tobytes() for part in parts))
+        blocks.setdefault(key, []).append(run)
+        if kept.answers is not None:
+            own = {n: a for n, a in (before or {}).items() if n.startswith(f"{run}/")}
+            arrays |= own or {f"{run}/{n}": a for n, a in _answers(kept, names).items()}
+    for number, members in enumerate(blocks.values()):
+        arrays |= {f"{number}/{name}": a for name, a in _block([runs[r] for r in members], members).items()}
     return arrays
 
 
-def unpack(arrays: Any, name: str) -> tuple[Array, Array, Array, Array, dict[str, Array]] | None:
-    """The ids, groups, labels, label mask and answers (condition -> (n, S, out) float32) of a run; None if not there.
-
-    Under damage a classifier's answers are one-hot: right for metrics of its class, not for probabilities.
-    """
-    if f"{name}/truth" not in arrays:
-        return None
-    ids, groups, y, y_mask = (arrays[f"truth/{int(arrays[f'{name}/truth'])}/{part}"] for part in TRUTH)
-    clean = arrays[f"{name}/clean"].astype(np.float32)
-    conditions = [str(c) for c in arrays[f"{name}/conditions"]]
-    answers = {CLEAN: clean}
-    if len(conditions) > 1:
-        scale = arrays[f"{name}/scale"] if f"{name}/scale" in arrays else None
-        damaged = _widened(arrays[f"{name}/damaged"], scale, clean.shape[-1])
-        answers |= dict(zip(conditions[1:], damaged, strict=True))
-    return ids, groups, y, y_mask, answers
-
-
-def _masked(answers: Array, mask: Array) -> Array:
-    """Zeros where there is no label: no metric looks there, and zeros take no room."""
-    return np.where(mask[..., None], answers, 0).astype(np.float32)
+def _block(kept: Sequence[Evidence], members: Sequence[str]) -> dict[str, Array]:
+    first = kept[0]
+    arrays = {"runs": np.array(members), "conditions": np.array(first.conditions), "groups": first.groups,
+              "counts": _slim(first.counts)}  # fmt: skip
+    if len(first.group):
+        arrays |= {"group": _slim(first.group), "y": _slim(first.y)}
+    if first.rounded:
+        arrays["rounded"] = np.array(True)
+    for name in first.values:
+        whole = np.stack([e.values[name] for e in kept])  # (R, C, G, width)
+        slim = _slim(np.moveaxis(whole, -1, 0))
+        arrays[name] = slim if slim.dtype.kind == "u" else _planes(slim, name, kept)
+    return arrays
 
 
 def _slim(a: Array) -> Array:
-    """Whole numbers in the smallest type, others as they are."""
-    return a.astype(np.min_scalar_type(int(a.max(initial=0)))) if a.dtype.kind in "iu" and a.min(initial=0) >= 0 else a
+    """Whole numbers from 0 on in the smallest type, others as they are."""
+    if a.dtype.kind not in "iuf" or not np.isfinite(a).all() or a.min(initial=0) < 0 or (a != np.rint(a)).any():
+        return a
+    return a.astype(np.min_scalar_type(int(a.max(initial=0))))
 
 
-def _same(before: Array, after: Array, y: Array, mask: Array, metrics: Sequence[str]) -> bool:
-    old, new = evaluate(metrics, before, y, mask), evaluate(metrics, after, y, mask)
-    return all(abs(old[m] - new[m]) <= TOLERANCE or (np.isnan(old[m]) and np.isnan(new[m])) for m in metrics)
+def _planes(a: Array, name: str, kept: Sequence[Evidence]) -> Array:
+    """(bytes, width, R, C, G) of numbers (width, R, C, G)."""
+    single = a.astype(np.float32)
+    for number, e in enumerate(kept):
+        rounded = Evidence(
+            e.groups, e.counts, e.conditions, {name: np.moveaxis(single[:, number], 0, -1)}, e.group, e.y
+        )
+        if not np.allclose(rounded.pooled(name), e.pooled(name), rtol=0, atol=EXACT, equal_nan=True):
+            single = a.astype(np.float64)
+            break
+    little = np.ascontiguousarray(single).astype(single.dtype.newbyteorder("<"))
+    return np.ascontiguousarray(np.moveaxis(little[..., None].view(np.uint8), -1, 0))
 
 
-def _narrow(answers: Array, y: Array, mask: Array, metrics: Sequence[str]) -> Array:
+class Packed(Mapping[str, Evidence]):
+    """The way back, run id -> evidence: the arrays of a file, each block decoded when it is first asked for."""
+
+    def __init__(self, arrays: Mapping[str, Array]) -> None:
+        self.arrays = arrays
+        self.place: dict[str, tuple[str, int]] = {}
+        self.blocks: dict[str, dict[str, Array]] = {}
+        for name in arrays:
+            block, _, part = name.partition("/")
+            if part == "runs":
+                self.place |= {str(run): (block, number) for number, run in enumerate(arrays[name])}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.place)
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def __getitem__(self, run: str) -> Evidence:
+        name, number = self.place[run]
+        if name not in self.blocks:
+            self.blocks[name] = self._decode(name)
+        block = dict(self.blocks[name])
+        conditions = tuple(map(str, block.pop("conditions")))
+        groups, counts = block.pop("groups"), block.pop("counts")
+        group, y = block.pop("group", np.zeros(0, np.int64)), block.pop("y", np.zeros(0))
+        rounded = bool(block.pop("rounded", False))
+        values = {metric: found[number] for metric, found in block.items()}
+        answers = self._answers(run)
+        return Evidence(groups, counts, conditions, values, group, y, answers, rounded)
+
+    def arrays_of(self, runs: Sequence[str]) -> dict[str, Array]:
+        """The arrays of these runs' answers, as they are stored."""
+        return {name: a for name, a in self.arrays.items() if name.partition("/")[0] in runs}
+
+    def _decode(self, name: str) -> dict[str, Array]:
+        found = {}
+        for key in self.arrays:
+            block, _, part = key.partition("/")
+            if block != name or part == "runs":
+                continue
+            a = self.arrays[key]
+            if part in metrics.METRICS:
+                if a.ndim == 5:  # planes of bytes
+                    a = np.ascontiguousarray(np.moveaxis(a, 0, -1)).view(f"<f{len(a)}")[..., 0]
+                a = np.moveaxis(a, 0, -1)  # (R, C, G, width)
+            elif part in ("group", "counts"):
+                a = a.astype(np.int64)
+            found[part] = a
+        return found
+
+    def _answers(self, run: str) -> Array | None:
+        if f"{run}/clean" not in self.arrays:
+            return None
+        clean = self.arrays[f"{run}/clean"].astype(np.float32)
+        if f"{run}/damaged" not in self.arrays:
+            return clean[None]
+        scale = self.arrays[f"{run}/scale"] if f"{run}/scale" in self.arrays else None
+        return np.concatenate([clean[None], _widened(self.arrays[f"{run}/damaged"], scale, clean.shape[-1])])
+
+
+def _answers(kept: Evidence, names: Sequence[str]) -> dict[str, Array]:
+    """`clean` (k, out) and `damaged`: the narrowest encoding by which no metric moves by more than `TOLERANCE`."""
+    assert kept.answers is not None
+    clean, damaged = kept.answers[0].astype(np.float32), kept.answers[1:].astype(np.float32)
+    arrays = {"clean": _narrow(clean, kept, names)}
+    if len(damaged):
+        arrays |= _damaged(damaged, kept, names[0])
+    return arrays
+
+
+def _same(before: Array, after: Array, kept: Evidence, names: Sequence[str]) -> bool:
+    """Answers (C, k, out) before and after give the same metrics."""
+    one, two = (Evidence(kept.groups, kept.counts, kept.conditions, {}, kept.group, kept.y, a) for a in (before, after))
+    pairs = ((one.pooled(name), two.pooled(name)) for name in names)
+    return all(np.allclose(a, b, rtol=0, atol=TOLERANCE, equal_nan=True) for a, b in pairs)
+
+
+def _narrow(answers: Array, kept: Evidence, names: Sequence[str]) -> Array:
     """Half precision where it changes no metric; the top class of a classifier is kept on top."""
     with np.errstate(over="ignore"):
         half = answers.astype(np.float16)
     if not np.isfinite(half).all():
         return answers
-    if y.ndim == 2:
+    if metrics.get(names[0]).kind == "classify":
         top = answers.argmax(-1)[..., None]
         lead = np.nextafter(half.max(-1, keepdims=True), np.float16(np.inf))
         lost = half.argmax(-1)[..., None] != top
         np.put_along_axis(half, top, np.where(lost, lead, np.take_along_axis(half, top, -1)), -1)
-    return half if _same(answers, half.astype(np.float32), y, mask, metrics) else answers
+    return half if _same(answers[None], half[None].astype(np.float32), kept, names) else answers
 
 
-def _damaged(answers: Array, y: Array, mask: Array, metric: str) -> dict[str, Array]:
-    """The narrowest of: class (C, n, S), 256 or 1,024 levels with `scale` (C, 2, out), half and full precision."""
-    out = answers.shape[-1]
+def _damaged(answers: Array, kept: Evidence, metric: str) -> dict[str, Array]:
+    """The narrowest of: class (C, k), 256 or 65,536 levels (C, k, out) with `scale` (C, 2, out), single precision."""
+    declared = metrics.get(metric)
     candidates: list[Callable[[], dict[str, Array]]] = []
-    if metric in OF_CLASSES and out <= 256:
-        candidates.append(lambda: {"damaged": answers.argmax(-1).astype(np.uint8)})
-    candidates.append(lambda: _levels(answers, mask, 256))
-    candidates.append(lambda: _levels(answers, mask, 1024))
-    candidates.append(lambda: {"damaged": np.stack([_narrow(a, y, mask, [metric]) for a in answers])})
-    for candidate in candidates:
+    if declared.kind == "classify" and not declared.probabilities:
+        candidates.append(lambda: {"damaged": answers.argmax(-1).astype(np.min_scalar_type(answers.shape[-1]))})
+    candidates += [lambda: _levels(answers, np.uint8), lambda: _levels(answers, np.uint16)]
+    for candidate in candidates if np.isfinite(answers).all() else []:
         found = candidate()
-        back = _widened(found["damaged"], found.get("scale"), out)
-        if all(_same(a, b, y, mask, [metric]) for a, b in zip(answers, back, strict=True)):
+        back = _widened(found["damaged"], found.get("scale"), answers.shape[-1])
+        if _same(answers, back, kept, [metric]):
             return found
     return {"damaged": answers}
 
 
-def _levels(answers: Array, mask: Array, count: int) -> dict[str, Array]:
-    """Up to 256 levels in a byte (C, n, S, out), more in two bytes (2, C, n, S, out): apart they compress better."""
-    low = np.where(mask[..., None], answers, np.inf).min((1, 2))  # (C, out)
-    high = np.where(mask[..., None], answers, -np.inf).max((1, 2))
-    sound = np.isfinite(low) & np.isfinite(high)
-    low, step = np.where(sound, low, 0.0), np.where(sound & (high > low), (high - low) / (count - 1), 1.0)
-    whole = np.rint((answers - low[:, None, None]) / step[:, None, None]).clip(0, count - 1)
-    coded = np.where(mask[..., None], whole, 0).astype(np.uint16)
-    low_byte, high_byte = (coded & 255).astype(np.uint8), (coded >> 8).astype(np.uint8)
-    stored = low_byte if count <= 256 else np.stack([low_byte, high_byte])
-    return {"damaged": stored, "scale": np.stack([low, step], 1).astype(np.float32)}
+def _levels(answers: Array, kind: type[np.unsignedinteger]) -> dict[str, Array]:
+    low, high = answers.min(1), answers.max(1)  # (C, out)
+    step = np.where(high > low, (high - low) / np.iinfo(kind).max, 1.0)
+    whole = np.rint((answers - low[:, None]) / step[:, None])
+    return {"damaged": whole.astype(kind), "scale": np.stack([low, step], 1).astype(np.float32)}
 
 
 def _widened(damaged: Array, scale: Array | None, out: int) -> Array:
-    """(C, n, S, out) float32 from any of the encodings."""
-    if damaged.ndim == 3:
+    """(C, k, out) single precision from any of the encodings."""
+    if damaged.ndim == 2:
         return np.eye(out, dtype=np.float32)[damaged]
-    if scale is None:
-        return damaged.astype(np.float32)
-    if damaged.ndim == 5:
-        damaged = damaged[0] + 256 * damaged[1].astype(np.uint16)
-    return damaged * scale[:, None, None, 1] + scale[:, None, None, 0]
+    return damaged if scale is None else damaged * scale[:, None, 1] + scale[:, None, 0]

@@ -9,17 +9,20 @@ from pathlib import Path
 import numpy as np
 
 from fusionbench.errors import UsageError, unknown
-from fusionbench.records import packing, store
+from fusionbench.records import store
+from fusionbench.records.evidence import Evidence, condensed
+from fusionbench.records.lines import written
+from fusionbench.records.packing import Packed, pack
 from fusionbench.records.rows import CLEAN, piles
-from fusionbench.records.store import ANSWERS, PUBLISHED
-from fusionbench.records.types import Predictions, Record, serialised
+from fusionbench.records.store import EVIDENCE, PUBLISHED
+from fusionbench.records.types import Record
 
 
 def publish(results: Path, benchmark: str) -> list[Path]:
-    """Writes `records.jsonl` and `predictions.npz` for every fuser with a finished row; the paths.
+    """Writes `records.jsonl` and `evidence.npz` for every fuser with a finished row; the paths.
 
     Finished: complete, of the newest code, data and protocol, no quick try. What the tables and their tests need is
-    kept; histories are not. The same records give the same bytes.
+    kept; histories and answers are not. The same records give the same bytes.
 
     Raises:
         UsageError: nothing is finished, a run has no stored answers, or a published line is damaged.
@@ -41,32 +44,30 @@ def publish(results: Path, benchmark: str) -> list[Path]:
 
 def _publish(results: Path, records: Sequence[Record]) -> list[Path]:
     folder = store.path_of(results, records[0].run).parent
-    ordered = sorted(records, key=lambda r: r.run.id)
-    before: dict[str, np.ndarray] = {}
-    if (folder / ANSWERS).is_file():
-        with np.load(folder / ANSWERS, allow_pickle=False) as file:
-            before = {name: file[name] for name in file.files}
-    kept: dict[str, Predictions] = {}
-    for r in ordered:
-        answers = store.predictions(results, r.run)
-        if answers is None or CLEAN not in answers.answers:
+    metrics = list(dict.fromkeys([*records[0].metrics, *records[0].scores.get(CLEAN, ())]))
+    kept: dict[str, Evidence] = {}
+    for r in records:
+        evidence = store.evidence(results, r.run)
+        if evidence is None or CLEAN not in evidence.conditions:
             raise UsageError(
                 f"run {r.run.id} ({r.run.fuser}, fold {r.run.fold}, seed {r.run.seed}) has no stored answers: delete "
                 f"{store.path_of(results, r.run)} and run it again"
             )
-        kept[r.run.id] = answers
-        if store.path_of(results, r.run).is_file():  # it comes before what was published of the same run
-            before = {name: a for name, a in before.items() if not name.startswith(r.run.id)}
-    arrays = packing.pack(kept, ordered[0].metrics, before)
-    lines = "".join(serialised(replace(r, history={})) + "\n" for r in ordered)
+        kept[r.run.id] = condensed(evidence, metrics)
+    earlier = store.published_evidence(folder)
+    others = [r.run.id for r in records if not store.path_of(results, r.run).is_file()]
+    before = earlier.arrays_of(others) if isinstance(earlier, Packed) else {}
+    arrays = pack(kept, metrics, before)
+    text = written([replace(r, history={}) for r in records])
     try:
-        store.write(folder / ANSWERS, lambda f: np.savez_compressed(f, **arrays))  # type: ignore[arg-type]
-        store.write(folder / PUBLISHED, lambda f: f.write(lines.encode()))
+        store.write(folder / EVIDENCE, lambda f: np.savez_compressed(f, **arrays))  # type: ignore[arg-type]
+        store.write(folder / PUBLISHED, lambda f: f.write(text.encode()))
     except OSError as error:
         raise UsageError(f"cannot write to {folder}: {error.strerror or error}") from None
-    return [folder / PUBLISHED, folder / ANSWERS]
+    return [folder / PUBLISHED, folder / EVIDENCE]
 
 
 def _refuse_damaged(path: Path) -> None:
-    if len(store.published(path.parent)) != len(path.read_text(errors="replace").splitlines()):
+    text = path.read_text(errors="replace")
+    if len(store.published(path.parent)) != sum('"record":' not in line for line in text.splitlines()):
         raise UsageError(f"{path} has a damaged or repeated line: mend or remove it before publishing again")

@@ -1,8 +1,8 @@
 """Records on disk: read, written, and put away where they are damaged. No torch at the top.
 
 `results/<benchmark>/<fuser>/<run id>.json`; beside it `.npz` (per-sample answers) and `.safetensors` (weights).
-What is published stands together in `records.jsonl` and `predictions.npz` of that folder and is read in the same way; a
-file of its own comes before what is published of the same run.
+What is published stands together in `records.jsonl` and `evidence.npz` of that folder: `load`, `find` and `evidence`
+read both. A file of its own comes before what is published of the same run.
 """
 
 from __future__ import annotations
@@ -14,16 +14,21 @@ import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from fusionbench.errors import UsageError
-from fusionbench.records import packing
+from fusionbench.records import lines
+from fusionbench.records.evidence import Evidence, gather
+from fusionbench.records.packing import Packed
 from fusionbench.records.types import DAMAGE, Predictions, Record, Run, parse, serialised
 
-PUBLISHED, ANSWERS = "records.jsonl", "predictions.npz"
+PUBLISHED, EVIDENCE = "records.jsonl", "evidence.npz"
+#: What reading an archive that somebody has damaged may raise.
+ARCHIVE = (ValueError, LookupError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def path_of(results: Path, run: Run) -> Path:
@@ -75,16 +80,18 @@ def load(results: Path, benchmark: str = "*", fuser: str = "*") -> Iterator[Reco
 def published(folder: Path) -> dict[str, Record]:
     """Run id -> record of a folder's `records.jsonl`; a damaged line is named on standard error and left out."""
     found: dict[str, Record] = {}
+    rows: dict[str, Any] = {}
     try:
-        lines = (folder / PUBLISHED).read_text().splitlines()
+        text = (folder / PUBLISHED).read_text()
     except FileNotFoundError:
         return found
     except (OSError, ValueError) as error:
         print(f"warning: {folder / PUBLISHED} cannot be read ({error})", file=sys.stderr)
         return found
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.splitlines(), 1):
         try:
-            record = parse(line)
+            if (record := lines.read(line, rows)) is None:
+                continue
             if (record.run.benchmark, record.run.fuser) != (folder.parent.name, folder.name):
                 raise ValueError(f"it is of {record.run.fuser} on {record.run.benchmark}")
             found[record.run.id] = record
@@ -94,31 +101,52 @@ def published(folder: Path) -> dict[str, Record]:
 
 
 def predictions(results: Path, run: Run) -> Predictions | None:
-    """The answers of a run, or None if they are not there (a damaged file is named and quarantined)."""
+    """The answers of a run of one's own, or None if they are not there (a damaged file is named and quarantined)."""
     path = path_of(results, run).with_suffix(".npz")
     if not path.is_file():
-        return None if path.with_suffix(".json").is_file() else _published_answers(path.parent / ANSWERS, run)
+        return None
     try:
         with np.load(path, allow_pickle=False) as arrays:
             answers = {n.removeprefix("answers/"): arrays[n] for n in arrays.files if n.startswith("answers/")}
             return Predictions(arrays["ids"], arrays["groups"], arrays["y"], arrays["y_mask"], answers)
     except OSError as error:
         raise _unreadable(path, error) from None
-    except (ValueError, LookupError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except ARCHIVE as error:
         quarantine(path, error)
         return None
 
 
-def _published_answers(path: Path, run: Run) -> Predictions | None:
-    if not path.is_file():
-        return None
+def evidence(results: Path, run: Run) -> Evidence | None:
+    """What the answers of a run say by group: from the answers themselves, else as published; None if neither is there.
+
+    Published evidence may be of other code than a record of one's own: then it does not count.
+    """
+    if (answers := predictions(results, run)) is not None:
+        return gather(answers)
+    path = path_of(results, run)
+    return None if path.is_file() else published_evidence(path.parent).get(run.id)
+
+
+def published_evidence(folder: Path) -> Mapping[str, Evidence]:
+    """Run id -> evidence of a folder's `evidence.npz`; a damaged file is named on standard error and counts as none."""
+    path = folder / EVIDENCE
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            found = packing.unpack(arrays, run.id)
-    except (OSError, ValueError, LookupError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        state = path.stat()
+        return _packed(path, state.st_mtime_ns, state.st_size)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    except ARCHIVE as error:
         print(f"warning: {path} is damaged ({error}); publish again or restore it", file=sys.stderr)
-        return None
-    return None if found is None else Predictions(*found)
+        return {}
+
+
+@lru_cache(maxsize=4)
+def _packed(path: Path, _modified: int, _size: int) -> Packed:
+    """Read once for all runs of a row; another state of the file is another key."""
+    with np.load(path, allow_pickle=False) as file:
+        return Packed({name: file[name] for name in file.files})
 
 
 def weights(results: Path, run: Run) -> dict[str, Any] | None:

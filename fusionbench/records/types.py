@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -35,15 +36,15 @@ class Run:
     hparams: Mapping[str, Mapping[str, Any]]
     tuned: str = ""
 
-    @property
+    @cached_property
     def id(self) -> str:
         """16 hexadecimal digits: the same for the same run, everywhere."""
-        return digest(asdict(self))
+        return digest({f.name: getattr(self, f.name) for f in fields(self)})
 
-    @property
+    @cached_property
     def row(self) -> str:
         """The id of the table row: all but fold and seed; of a tuned one (settings vary by fold) the search counts."""
-        whole = {**asdict(self), "fold": None, "seed": None}
+        whole = {f.name: getattr(self, f.name) for f in fields(self)} | {"fold": None, "seed": None}
         return digest({**whole, "hparams": None} if self.tuned else whole)
 
 
@@ -117,7 +118,20 @@ class Predictions:
 
 def parse(text: str) -> Record:
     """The record in a JSON text; what is damaged raises one of `DAMAGE`, a newer format UsageError."""
-    content = json.loads(text, parse_constant=_no_number)
+    return parsed(values(text))
+
+
+def values(text: str) -> Any:
+    """What stands in a JSON text; NaN and infinity are no numbers."""
+    return json.loads(text, parse_constant=_no_number)
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no number")
+
+
+def parsed(content: dict[str, Any]) -> Record:
+    """The record of parsed JSON; raises as `parse` does."""
     written = content.pop("format")
     if isinstance(written, int) and written > FORMAT:
         raise UsageError(f"a record of format {written} is of a newer fusionbench, this one knows {FORMAT}: upgrade it")
@@ -129,13 +143,14 @@ def parse(text: str) -> Record:
     return found
 
 
-def _no_number(word: str) -> float:
-    raise ValueError(f"{word} is no number")
+def content(record: Record) -> dict[str, Any]:
+    """The record as plain values: no NaN, the order of modalities kept."""
+    return dict(plain(asdict(record)))
 
 
 def serialised(record: Record, indent: int | None = None) -> str:
-    """The record as it stands in a file: JSON without NaN, the order of modalities kept."""
-    return json.dumps({"format": FORMAT, **plain(asdict(record))}, indent=indent, allow_nan=False)
+    """The record as it stands in a file of its own."""
+    return json.dumps({"format": FORMAT, **content(record)}, indent=indent, allow_nan=False)
 
 
 def merge(old: Record, new: Record) -> Record:

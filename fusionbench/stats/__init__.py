@@ -25,6 +25,7 @@ from fusionbench.stats.cells import (
     per_group_scores,
     score,
     share_hurt,
+    tables,
     tabulate,
     variance_components,
     worst_decile,
@@ -86,14 +87,12 @@ from fusionbench.stats.robustness import (
     worst_subset,
 )
 from fusionbench.stats.shapley import Help, fusion_help, interactions, shapley, verdict
-from fusionbench.stats.sums import SUMS
 from fusionbench.stats.tests import family, holm_steps, interval_of, t_test
 from fusionbench.stats.tiers import Place, Tiers, tiers
 from fusionbench.stats.variance import Difference, Sources, difference, influence, pooled
 from fusionbench.stats.verdicts import AboveChance, Decision, Verdict, above_chance, describe, settles
 
 __all__ = [
-    "SUMS",
     "AboveChance",
     "Across",
     "Beats",
@@ -170,6 +169,7 @@ __all__ = [
     "standings",
     "summary",
     "t_test",
+    "tables",
     "tabulate",
     "targets",
     "tied_ranks",

@@ -11,11 +11,13 @@ import numpy as np
 
 from fusionbench import metrics
 from fusionbench.errors import UsageError
-from fusionbench.stats.sums import SUMS
+from fusionbench.records.evidence import Evidence, gather
+from fusionbench.records.rows import CLEAN
+from fusionbench.records.types import Predictions
 
 Array = np.ndarray
-#: The name of a metric, or a function of (pred (k, out), y (k,) or (k, out)); only names in `SUMS` are fast.
-Metric = str | Callable[[Array, Array], float | None]
+#: The name of a metric.
+Metric = str
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +49,7 @@ class Table:
         counts: (G,) labelled steps.
         fold: (G,) the fold that tests a group, -1 if several do.
         by_fold: (R, F) the metric of each run by itself, NaN where undefined or not there.
-        values: whole-number weights (B, G) -> (B, R) the metric with each group repeated that often.
+        values: weights (B, G), none negative -> (B, R) the metric with each group counted so often.
     """
 
     groups: Array
@@ -87,84 +89,123 @@ def tabulate(cells: Sequence[Cell] | Table, metric: Metric) -> Table:
     """
     if isinstance(cells, Table):
         return cells
-    if metric == metrics.ZERO_FILLED:
-        raise UsageError(f"{metric} only mirrors public numbers and is not tested: use ccc")
-    if not cells:
-        raise UsageError("no predictions are stored: run the benchmark before comparing")
-    runs = [(cell.seed, cell.fold) for cell in cells]
-    if len(set(runs)) < len(runs):
-        raise UsageError("two records are of the same seed and fold: keep one of them")
-    seeds, folds = (sorted(set(column)) for column in zip(*runs, strict=True))
-    names, rows = np.unique(np.concatenate([cell.groups for cell in cells]), return_inverse=True)
-    parts = np.split(rows, np.cumsum([len(cell.groups) for cell in cells])[:-1])
-    flat = {run: _flat(cell, part) for run, cell, part in zip(runs, cells, parts, strict=True)}
+    return tables([(c.seed, c.fold, _evidence(c)) for c in cells], metric)[CLEAN]
 
+
+def _evidence(cell: Cell) -> Evidence:
+    return gather(Predictions(cell.groups, cell.groups, cell.y, cell.y_mask, {CLEAN: cell.pred}))
+
+
+def tables(runs: Sequence[tuple[int, int, Evidence]], metric: Metric) -> dict[str, Table]:
+    """Condition -> table of one fuser, from the (seed, fold, evidence) of its runs; what some run lacks is left out.
+
+    Raises:
+        UsageError: no runs, a run twice, seeds that do not cover the same labels, or an unknown metric.
+    """
+    declared = metrics.get(metric)
+    if declared.filled:
+        raise UsageError(f"{metric} only mirrors public numbers and is not tested: name another metric")
+    if not runs:
+        raise UsageError("no predictions are stored: run the benchmark before comparing")
+    if len({(seed, fold) for seed, fold, _ in runs}) < len(runs):
+        raise UsageError("two records are of the same seed and fold: keep one of them")
+    seeds, folds = sorted({seed for seed, *_ in runs}), sorted({fold for _, fold, _ in runs})
+    names, rows = np.unique(np.concatenate([kept.groups for *_, kept in runs]), return_inverse=True)
+    parts = np.split(rows, np.cumsum([len(kept.groups) for *_, kept in runs])[:-1])
+    members = [
+        _Member(seeds.index(seed), folds.index(fold), place, kept)
+        for (seed, fold, kept), place in zip(runs, parts, strict=True)
+    ]
     by_run = np.zeros((len(seeds), len(folds), len(names)), dtype=np.int64)
-    for (seed, fold), (_, _, row) in flat.items():
-        by_run[seeds.index(seed), folds.index(fold)] = np.bincount(row, minlength=len(names))
+    for m in members:
+        by_run[m.seed, m.fold, m.place] = m.kept.counts
     if (by_run != by_run[:1]).any():
         bad = seeds[int(np.argmax((by_run != by_run[:1]).any((1, 2))))]
         raise UsageError(
             f"seed {bad} does not cover the same folds and people as seed {seeds[0]}: finish the row first"
         )
-    keep = by_run[0].sum(0) > 0
-    fold = np.where((by_run[0] > 0).sum(0) == 1, (by_run[0] > 0).argmax(0), -1)[keep]
-    values, by_fold = _evaluators(flat, seeds, folds, keep, metric)
-    return Table(names[keep], by_run[0].sum(0)[keep], fold, by_fold, values)
+    fold = np.where((by_run[0] > 0).sum(0) == 1, (by_run[0] > 0).argmax(0), -1)
+    conditions, values = _shared(members, declared)
+    build = _from_sums if declared.evidence == "sums" else _from_scores
+    made = build(members, values, by_run.shape, declared) if conditions else []
+    return {c: Table(names, by_run[0].sum(0), fold, *found) for c, found in zip(conditions, made, strict=True)}
 
 
-def _flat(cell: Cell, group: Array) -> tuple[Array, Array, Array]:
-    """pred (k, out), y (k,) or (k, out) and the group index (k,) of the labelled steps."""
-    mask = np.asarray(cell.y_mask, dtype=bool)  # (n, S)
-    return cell.pred[mask], cell.y[mask], np.broadcast_to(group[:, None], mask.shape)[mask]
+@dataclass(frozen=True, eq=False)
+class _Member:
+    """A run of a table: its seed and fold by number, and where its groups stand among those of the table."""
+
+    seed: int
+    fold: int
+    place: Array
+    kept: Evidence
 
 
-Run = tuple[int, int]
+Found = tuple[Array, Callable[[Array], Array]]  # `by_fold` and `values` of a table
 
 
-def _evaluators(
-    flat: Mapping[Run, tuple[Array, Array, Array]], seeds: list[int], folds: list[int], keep: Array, metric: Metric
-) -> tuple[Callable[[Array], Array], Array]:
-    """`values` and `by_fold` of a table: through sums where the metric has them, else by repeating steps."""
-    by_fold = np.full((len(seeds), len(folds)), np.nan)
-    if isinstance(metric, str) and metric in SUMS:
-        kind = SUMS[metric]
-        sums = {run: kind.collect(*steps, len(keep))[keep] for run, steps in flat.items()}
-        for seed, fold in flat:
-            by_fold[seeds.index(seed), folds.index(fold)] = kind.finish(sums[seed, fold].sum(0))
-        stack = np.stack([sum(s for (r, _), s in sums.items() if r == seed) for seed in seeds])  # (R, G, width)
-        return lambda weights: kind.finish(np.tensordot(weights, stack, (1, 1))), by_fold
+def _from_sums(
+    members: Sequence[_Member], values: Sequence[Array], shape: tuple[int, ...], metric: metrics.Metric
+) -> list[Found]:
+    """Sums of all folds are added up: the metric is pooled. `values` are (C, G, width) of each run."""
+    seeds, folds, size = shape
+    conditions, _, width = values[0].shape
+    stack = np.zeros((conditions, seeds, size, width))
+    by_fold = np.full((conditions, seeds, folds), np.nan)
+    for m, sums in zip(members, values, strict=True):
+        stack[:, m.seed, m.place] += sums
+        by_fold[:, m.seed, m.fold] = metric.finish(sums.sum(1, dtype=np.float64))
 
-    function = metric if callable(metric) else metrics.get(metric).function
-    for (seed, fold), (pred, y, _) in flat.items():
-        by_fold[seeds.index(seed), folds.index(fold)] = _call(function, pred, y)
-    place = np.cumsum(keep) - 1  # group index among those kept
-    pooled = []
-    for seed in seeds:
-        pred, y, row = (
-            np.concatenate(part) for part in zip(*(s for (r, _), s in flat.items() if r == seed), strict=True)
-        )
-        pooled.append((pred, y, place[row]))
+    def evaluator(sums: Array) -> Callable[[Array], Array]:
+        return lambda weights: metric.finish(np.tensordot(weights, sums, (1, 1)))
 
-    def values(weights: Array) -> Array:
-        def one(pred: Array, y: Array, row: Array, weight: Array) -> float:
-            index = np.repeat(np.arange(len(row)), weight[row])
-            return _call(function, pred[index], y[index])
-
-        whole = weights.astype(np.int64)
-        return np.array([[one(*steps, weight) for steps in pooled] for weight in whole])
-
-    return values, by_fold
+    return [(own, evaluator(sums)) for own, sums in zip(by_fold, stack, strict=True)]
 
 
-def _call(function: Callable[[Array, Array], float | None], pred: Array, y: Array) -> float:
-    value = function(pred, y) if len(y) else None
-    return math.nan if value is None else float(value)
+def _from_scores(
+    members: Sequence[_Member], values: Sequence[Array], shape: tuple[int, ...], metric: metrics.Metric
+) -> list[Found]:
+    """Scores of different models are not comparable: the mean over folds, each with the mean weight of its groups.
+
+    `values` are (C, k, columns) of each run.
+    """
+    seeds, folds, size = shape
+
+    def one(m: _Member, scores: Array, weights: Array) -> Array:
+        if np.isnan(scores).any() or not len(scores):
+            return np.full(len(weights), np.nan)
+        return metric.finish(scores, m.kept.y, m.kept.group, weights[:, m.place])
+
+    def evaluator(number: int) -> Callable[[Array], Array]:
+        def evaluate(weights: Array) -> Array:
+            above, below = np.zeros((2, len(weights), seeds))
+            for m, scores in zip(members, values, strict=True):
+                found, share = one(m, scores[number], weights), weights[:, m.place].mean(1)
+                known = ~np.isnan(found)
+                above[:, m.seed] += np.where(known, share * found, 0.0)
+                below[:, m.seed] += np.where(known, share, 0.0)
+            return metrics.ratio(above, below)
+
+        return evaluate
+
+    by_fold = np.full((len(values[0]), seeds, folds), np.nan)
+    for m, scores in zip(members, values, strict=True):
+        by_fold[:, m.seed, m.fold] = [one(m, part, np.ones((1, size)))[0] for part in scores]
+    return [(own, evaluator(number)) for number, own in enumerate(by_fold)]
+
+
+def _shared(members: Sequence[_Member], metric: metrics.Metric) -> tuple[list[str], list[Array]]:
+    """The conditions that every run has, in the order of the first, and each run's sums or scores under them."""
+    found = [m.kept.of(metric.name) for m in members]
+    known = [() if f is None else m.kept.conditions[: len(f)] for m, f in zip(members, found, strict=True)]
+    shared = [c for c in known[0] if all(c in others for others in known)]
+    parts = zip(found, known, strict=True)
+    return shared, [f[[names.index(c) for c in shared]] for f, names in parts if f is not None]
 
 
 def higher_is_better(metric: Metric) -> bool:
-    """The direction of a named metric; a function is taken to be a score, so that higher is better."""
-    return callable(metric) or metrics.get(metric).higher_is_better
+    """The direction of a metric."""
+    return metrics.get(metric).higher_is_better
 
 
 def defined(value: float) -> float | None:
