@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fusionbench.api import Batch, Choice, Encoder, Fuser, Head, Projections, Range, Spec, Stream, Streams, keyed
+from fusionbench.api import Batch, Choice, Encoder, Fuser, Head, Projections, Range, Spec, Stream, Streams, keep_some
 
 
 class ActionMAE(Fuser):
@@ -84,11 +84,3 @@ class ActionMAE(Fuser):
         answer = self.answer.expand(*mask.shape[:2], *self.answer.shape)
         fused = self.fusion(torch.cat([answer, whole], -2))[..., 0, :]
         return self.head(fused), decoded, tokens, mask & ~kept
-
-
-def keep_some(mask: Tensor) -> Tensor:
-    """Of the n modalities there at a step (mask (B, S, M)) a random 1 to n; one draw a sample, held over its steps."""
-    draw = keyed.draw((mask.shape[0], 1, mask.shape[2] + 1), mask.device)
-    order, share = draw[..., :-1], draw[..., -1:]
-    before = (mask.unsqueeze(-2) & (order.unsqueeze(-2) < order.unsqueeze(-1))).sum(-1)  # (B, S, M)
-    return mask & (before < 1 + torch.floor(share * mask.sum(-1, keepdim=True)))

@@ -41,7 +41,7 @@ from fusionbench.api import (
     Stream,
     Streams,
     attention,
-    keyed,
+    keep_some,
 )
 
 
@@ -135,9 +135,5 @@ class MoMKE(Fuser):
 
 def _keep_some(tokens: Streams) -> Streams:
     """Of each sample's n present modalities a random 1 to n; the others become absent."""
-    present = torch.stack([s.present for s in tokens.values()], -1)  # (B, M)
-    draw = keyed.draw((present.shape[0], present.shape[1] + 1), present.device)
-    order, share = draw[:, :-1], draw[:, -1:]
-    before = (present.unsqueeze(-2) & (order.unsqueeze(-2) < order.unsqueeze(-1))).sum(-1)  # (B, M)
-    kept = before < 1 + torch.floor(share * present.sum(-1, keepdim=True))
+    kept = keep_some(torch.stack([s.present for s in tokens.values()], -1).unsqueeze(1)).squeeze(1)  # (B, M)
     return {m: Stream(s.x, s.mask & kept[:, i, None]) for i, (m, s) in enumerate(tokens.items())}

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fusionbench import registry
-from fusionbench.api import Batch, Spec, Stream, Task, UsageError
+from fusionbench.api import Batch, Spec, Stream, Task, UsageError, keep_some
 from fusionbench.engine.model import criterion
-from fusionbench.fusers import action_mae, energy, evidential, mmin, self_mm
+from fusionbench.fusers import energy, evidential, mmin, self_mm
 
 SPEC = Spec("classify", {"audio": 3, "video": 4, "text": 2}, 3, samples=16)
 
@@ -198,7 +198,7 @@ def test_an_absent_modality_is_as_if_it_had_no_parameters(name: str) -> None:
 def test_action_mae_keeps_one_to_all_of_what_is_there() -> None:
     generator = torch.Generator().manual_seed(6)
     mask = torch.rand(400, 3, 4, generator=generator) > 0.3
-    kept = action_mae.keep_some(mask)
+    kept = keep_some(mask)
     there, left = mask.sum(-1), kept.sum(-1)
     assert not (kept & ~mask).any()
     assert ((left >= 1) | (there == 0)).all()

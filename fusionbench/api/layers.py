@@ -79,6 +79,17 @@ def _overlap(stream: Stream, start: Tensor, end: Tensor) -> Stream:
     return Stream(flat.reshape(*flat.shape[:2], *x.shape[2:]), total > 0)
 
 
+def keep_some(mask: Tensor) -> Tensor:
+    """Of the n modalities there at a step (mask (B, S, M)) a random 1 to n; one keyed draw a sample, held over its steps.
+
+    For methods that hide modalities from themselves in training.
+    """
+    draw = keyed.draw((mask.shape[0], 1, mask.shape[2] + 1), mask.device)
+    order, share = draw[..., :-1], draw[..., -1:]
+    before = (mask.unsqueeze(-2) & (order.unsqueeze(-2) < order.unsqueeze(-1))).sum(-1)  # (B, S, M)
+    return mask & (before < 1 + torch.floor(share * mask.sum(-1, keepdim=True)))
+
+
 def sinusoids(steps: int, width: int, device: torch.device) -> Tensor:
     """(steps, width) fixed positional encoding (Vaswani et al. 2017, section 3.5)."""
     place = torch.arange(steps, device=device, dtype=torch.float32)[:, None]
