@@ -80,7 +80,7 @@ def _overlap(stream: Stream, start: Tensor, end: Tensor) -> Stream:
 
 
 def keep_some(mask: Tensor) -> Tensor:
-    """Of the n modalities there at a step (mask (B, S, M)) a random 1 to n; one keyed draw a sample, held over its steps.
+    """Of the n modalities at a step (mask (B, S, M)) a random 1 to n; one keyed draw a sample, held over its steps.
 
     For methods that hide modalities from themselves in training.
     """
