@@ -23,7 +23,7 @@ from fusionbench.leaderboard.readme import readme
 from fusionbench.records import Predictions, Record, Run, compare, lines, publish, serialised, store
 from fusionbench.records.evidence import TOLERANCE, condensed, gather
 from fusionbench.records.packing import EXACT, Packed, pack
-from fusionbench.records.rows import piles
+from fusionbench.records.rows import boards
 from fusionbench.records.types import parse
 
 #: Metrics of a set whose groups have several steps, and of one where each has a single step.
@@ -389,7 +389,7 @@ def test_the_command_of_a_row_is_what_makes_it(tmp_path: Path) -> None:
     def said(**how: Any) -> list[str]:
         shutil.rmtree(tmp_path / "toy", ignore_errors=True)
         write(tmp_path, "jmt", **how)
-        (entry,) = piles(list(store.load(tmp_path)))[0].entries
+        (entry,) = boards(list(store.load(tmp_path)))[0].rows
         return shlex.split(command(entry, CONDITIONS))
 
     plain = ["fusionbench", "run", "--benchmark", "toy", "--fuser", "jmt"]
