@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 
 #: One of a thing -> several of it, where an s does not do.
 PLURALS = {"person": "people"}
 BOLD, FAINT, RED, GREEN = "1", "2", "31", "32"
-_STYLED = re.compile(r"\x1b\[[0-9;]*m")
+#: What is read by a program or a file is as wide as this.
+PIPE = 120
 
 
 def score(value: float, percent: bool) -> str:
@@ -103,6 +107,11 @@ def styled(text: str, *codes: str) -> str:
     return f"\x1b[{';'.join(codes)}m{text}\x1b[0m" if codes and text else text
 
 
-def visible(text: str) -> int:
-    """The signs of a line that a terminal shows."""
-    return len(_STYLED.sub("", text))
+def terminal_width() -> int:
+    """Signs a line: COLUMNS, else the terminal's, else `PIPE`."""
+    return shutil.get_terminal_size((PIPE, 24)).columns
+
+
+def is_styled() -> bool:
+    """May what is printed be bold and coloured? On a terminal only, and not where NO_COLOR is set."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -9,8 +9,9 @@ import click
 
 from fusionbench.cli.compare import split
 from fusionbench.cli.flags import numbers
-from fusionbench.cli.run import PASS_ON, bar, check_writable
+from fusionbench.cli.run import PASS_ON, check_writable
 from fusionbench.errors import UsageError
+from fusionbench.text import duration
 
 
 @click.command("tune", context_settings={**PASS_ON, "help_option_names": ["-h", "--help"]})
@@ -53,7 +54,7 @@ def tune_command(
             setup, results, trials=None if budget else 20 if trials is None else trials, budget=budget, given=given,
             folds=outer, **options,
         )  # fmt: skip
-        with bar(title) as advance:
+        with progress.bar(title) as advance:
             for event in events:
                 if isinstance(event, search.Searching):
                     advance(event.done, event.total)
