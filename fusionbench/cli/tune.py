@@ -43,7 +43,7 @@ def tune_command(
         raise UsageError("tune what? fusionbench tune jmt concat -b watch --trials 20")
     outer = numbers(folds, "folds")
     check_writable(results)
-    from fusionbench import harness, search, tracking
+    from fusionbench import harness, progress, search, tracking
 
     shared = {part: values for part, values in dotted.items() if part in ("train", "benchmark") or "backbone" in part}
     for name in names:

@@ -125,7 +125,7 @@ class Board:
         chance: the score of a constant answer; noise: the SD over seeds of the reference.
         reference: the label of the row that the others are compared with.
         groups: how many the test resamples; unit: what one is called.
-        measure: what orders the rows: the damaged score where there is damage (protocol, section 4), else the clean one.
+        measure: what orders the rows: the damaged score where there is damage (protocol, section 4), else the clean.
         notes: whole sentences for below the table.
     """
 
@@ -319,7 +319,8 @@ def family_mean(row: Row, levels: Sequence[Condition]) -> float | None:
 def _marks(records: RowRecords, here: Here | None) -> list[Mark]:
     names = set(records.marks)
     now = {plugin: here(*plugin) if here else None for plugin in plugins(records.first)}
-    if any(now[plugin] not in (None, then) for plugin, then in plugins(records.first).items()):
+    different = any(now[plugin] not in (None, then) for plugin, then in plugins(records.first).items())
+    if different and not records.stale:
         names.add(OTHER_CODE)
     return [mark for name, mark in MARKS.items() if name in names]
 

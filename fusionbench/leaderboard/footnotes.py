@@ -60,8 +60,8 @@ def _damage(board: Board) -> list[str]:
     names_of = {condition.name for row in board.rows for condition in row.conditions}
     if ABSENT in names_of:
         notes.append(
-            f"{MISSING.capitalize()}: whole modalities taken from every sample. {ABSENT.capitalize()}: modalities taken "
-            f"sample by sample at a rate, at least one kept; realised rates: --columns rate:{ABSENT}:all."
+            f"{MISSING.capitalize()}: whole modalities taken from every sample. {ABSENT.capitalize()}: modalities "
+            f"taken sample by sample at a rate, at least one kept; realised rates: --columns rate:{ABSENT}:all."
         )
     return notes
 
@@ -80,8 +80,8 @@ def _tests(board: Board) -> list[str]:
     if tested:
         sizes = ", ".join(f"{name} ({size})" for name, size in tested.items())
         notes.append(
-            f"Difference: in the {word} score; the verdict at .05 by a t test over {text.plural(board.unit)} and seeds, "
-            f"given these training sets, Holm-corrected within each family: {sizes}."
+            f"Difference: in the {word} score; the verdict at .05 by a t test over {text.plural(board.unit)} and "
+            f"seeds, given these training sets, Holm-corrected within each family: {sizes}."
         )
     placed = [row for row in rows if board.measure in row.places]
     if placed:

@@ -1,4 +1,4 @@
-"""A table that fits a terminal: columns are spelled shorter, names elided and columns left out until no line is wider."""
+"""A table that fits a terminal: columns are spelled shorter, names are cut and columns left out until it does."""
 
 from __future__ import annotations
 

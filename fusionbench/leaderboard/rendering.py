@@ -86,7 +86,8 @@ def _table(board: Board, rows: Sequence[Row], columns: Sequence[Column], view: V
     own, quick = apart(rows)
     layout = fitted(board, own, columns, None if view.columns or view.wide else view.width)
     metric = f"{board.metric.replace('_', ' ')}{' in %' if board.percent else ''}"
-    title = f"{text.styled(board.title, *bold)}: {metric}, best first by the {board.measure} column"
+    about = text.wrap(f"{board.title}: {metric}, best first by the {board.measure} column", view.width)
+    title = text.styled(board.title, *bold) + about.removeprefix(board.title)
     parts = [title, "", *drawn(board, own, layout, view.styled), ""]
     if quick:
         few = Layout([c for c in cols.known(board).values() if c.name in QUICK_COLUMNS])
