@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusionbench import harness, leaderboard, metrics
+from fusionbench.conditions import Condition
 from fusionbench.cli.flags import numbers
 from fusionbench.errors import UsageError
 from fusionbench.jobs import plan_runs
@@ -96,10 +97,13 @@ def test_a_clone_makes_the_same_table(tmp_path: Path, kind: str) -> None:
     (mine,), (theirs,) = (leaderboard.build(store.load(r), r) for r in (results, copy))
     for row in mine.rows:
         other = theirs.row(row.label)
-        assert row.ranks == other.ranks
-        for name in ("score", "low", "high", "damaged", "damaged_low", "damaged_high", "noise:all"):
-            close = 2e-4 if "single" in kind or "rank" in kind else 1e-6  # few levels, or sums
-            assert row.values[name] == pytest.approx(other.values[name], abs=close), name
+        places = [{m: (p.low, p.high) for m, p in one.places.items()} for one in (row, other)]
+        assert places[0] == places[1]
+        close = 2e-4 if "single" in kind or "rank" in kind else 1e-6  # few levels, or sums
+        for measure in ("score", "damaged"):
+            assert row.score(measure) == pytest.approx(other.score(measure), abs=close)
+            assert row.bounds(measure) == pytest.approx(other.bounds(measure), abs=close)
+        assert row.conditions == pytest.approx(other.conditions, abs=close)
         assert row.runs == other.runs
 
 
@@ -390,7 +394,7 @@ def test_the_command_of_a_row_is_what_makes_it(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / "toy", ignore_errors=True)
         write(tmp_path, "jmt", **how)
         (entry,) = boards(list(store.load(tmp_path)))[0].rows
-        return shlex.split(command(entry, CONDITIONS))
+        return shlex.split(command(entry, list(map(Condition.parse, CONDITIONS))))
 
     plain = ["fusionbench", "run", "--benchmark", "toy", "--fuser", "jmt"]
     assert said() == plain

@@ -11,7 +11,6 @@ from fusionbench.cli.compare import split
 from fusionbench.cli.flags import numbers
 from fusionbench.cli.run import PASS_ON, check_writable
 from fusionbench.errors import UsageError
-from fusionbench.text import duration
 
 
 @click.command("tune", context_settings={**PASS_ON, "help_option_names": ["-h", "--help"]})
@@ -69,7 +68,7 @@ def tune_command(
 
 
 def _tell(title: str, tuned: Any) -> None:
-    from fusionbench.jobs.progress import duration
+    from fusionbench.text import duration
 
     for fold, chosen in tuned.folds.items():
         found = " ".join(f"{p}.{n}={v}" for p, values in chosen.settings.items() for n, v in values.items())
