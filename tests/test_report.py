@@ -200,6 +200,7 @@ def test_advice_names_a_fuser_and_when_to_switch_a_sensor_off(results: Path) -> 
 
 def test_significant_differences_stand_apart_from_the_others(results: Path, page: Path) -> None:
     board, text = boards(results, "watch")[0], page.read_text().replace("&#39;", "'")
+    text = text[text.index('<article id="watch"') :]
     section = text[text.index("What the tests say") : text.index("My sensors")]
     folded = re.findall(r"<details>.*?</details>", section, re.DOTALL)
     for finding in leaderboard.findings(board):
