@@ -13,7 +13,7 @@ from fusionbench.stats import Verdict
 
 CHANCE_ROW = "chance (constant answer)"
 #: Names are cut to so many signs at most, and when: see `Column.default`.
-NAME, NAME_AT = 27, 45
+NAME, NAME_AT = 24, 45
 SHORTEST, SHORTEST_AT = 16, 98
 GAP = "  "
 #: From a layout and the signs by which it is too wide to a narrower one.

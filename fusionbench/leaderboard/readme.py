@@ -58,7 +58,7 @@ def _section(board: Board) -> str:
         render(board, "markdown").replace("### ", "## ", 1),
         "Robustness:\n",
         markdown_table(board, cols.ordered(board), robust),
-        "\nBy kind of corruption:\n",
+        "\nBy corruption:\n",
         markdown_table(board, cols.ordered(board), cols.chosen(board, ["fuser", *kinds])),
         "\nWhat the tests say (rows that are not named: no significant difference from the reference):\n",
         "\n".join(f"- {line}" for line in [*said, *helps(board)]),

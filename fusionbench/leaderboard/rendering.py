@@ -107,27 +107,27 @@ def _hidden(board: Board, layout: Layout) -> list[str]:
 
 
 def _markdown(board: Board, rows: Sequence[Row], columns: Sequence[Column], view: View) -> str:
-    def safe(words: str) -> str:
-        for sign in "\\|*_<>`~[]":
-            words = words.replace(sign, f"\\{sign}")
-        return words
-
-    notes = [f"- {safe(note)}" for note in footnotes(board)]
-    parts = [f"### {safe(board.title)}", "", markdown_table(board, apart(rows)[0], columns, safe), ""]
+    notes = [f"- {markdown_text(note)}" for note in footnotes(board)]
+    parts = [f"### {markdown_text(board.title)}", "", markdown_table(board, apart(rows)[0], columns), ""]
     if quick := apart(rows)[1]:
         few = [c for c in cols.known(board).values() if c.name in QUICK_COLUMNS]
-        parts += [f"{QUICK_TITLE}:", "", markdown_table(replace(board, chance=None), quick, few, safe), ""]
+        parts += [f"{QUICK_TITLE}:", "", markdown_table(replace(board, chance=None), quick, few), ""]
     return "\n".join([*parts, *notes, f"- Terms: [glossary](../{GLOSSARY})"])
 
 
-def markdown_table(
-    board: Board, rows: Sequence[Row], columns: Sequence[Column], safe: Callable[[str], str] = str
-) -> str:
+def markdown_text(words: str) -> str:
+    """With what Markdown would read as its own signs escaped."""
+    for sign in "\\|*_<>`~[]":
+        words = words.replace(sign, f"\\{sign}")
+    return words
+
+
+def markdown_table(board: Board, rows: Sequence[Row], columns: Sequence[Column]) -> str:
     """The table alone."""
     from tabulate import tabulate
 
-    content = [[safe(cell) for cell in line] for line in lines(board, rows, Layout(columns))]
-    heads = [safe(c.name) for c in columns]
+    content = [[markdown_text(cell) for cell in line] for line in lines(board, rows, Layout(columns))]
+    heads = [markdown_text(c.name) for c in columns]
     return str(tabulate(content, heads, tablefmt="pipe", disable_numparse=True, colalign=_sides(columns)))
 
 
