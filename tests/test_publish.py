@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusionbench import harness, leaderboard, metrics
-from fusionbench.conditions import Condition
 from fusionbench.cli.flags import numbers
+from fusionbench.conditions import Condition
 from fusionbench.errors import UsageError
 from fusionbench.jobs import plan_runs
 from fusionbench.leaderboard.commands import command
