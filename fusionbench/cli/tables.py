@@ -134,11 +134,10 @@ def list_records(benchmark: str, results: Path) -> int:
 @RESULTS
 def sync_records(artifacts: bool, results: Path) -> int:
     """Mirror to MLflow what it does not have yet; exit status 1 if it could not take everything."""
-    from fusionbench import tracking
-    from fusionbench.cli.run import bar
+    from fusionbench import progress, tracking
     from fusionbench.records import store
 
-    with bar("mirroring") as advance:
+    with progress.bar("mirroring") as advance:
         done = tracking.sync(list(store.load(results)), results, artifacts=artifacts, advance=advance)
     uri = tracking.default_uri()
     click.echo(f"{done.rows} rows and {done.runs} runs logged to {uri}")
