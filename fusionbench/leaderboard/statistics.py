@@ -20,7 +20,7 @@ from fusionbench.progress import Advance
 from fusionbench.records import store
 from fusionbench.records.rows import CLEAN, RowRecords
 from fusionbench.records.types import condition_of
-from fusionbench.stats import Cell, Components, Interval, Place, Table, Verdict
+from fusionbench.stats import Components, Interval, Place, Table, Verdict
 
 #: The two measures that are tested: on undamaged input, and the mean over the board's damage.
 SCORE, DAMAGED = "score", "damaged"
@@ -149,17 +149,14 @@ def _unit(rows: Sequence[RowRecords], found: Statistics) -> str:
 
 def tables_of(row: RowRecords, results: Path, metric: str) -> tuple[Table | None, dict[Condition, Table]]:
     """The tables of a row's evidence, clean and by condition; None and nothing if that of some run is not there."""
-    cells: dict[str, list[Cell]] = {}
+    runs = []
     for r in row.used:
-        kept = store.predictions(results, r.run)
-        if kept is None or CLEAN not in kept.answers:
+        kept = store.evidence(results, r.run)
+        if kept is None or CLEAN not in kept.conditions:
             return None, {}
-        for condition, answers in kept.answers.items():
-            cell = Cell(r.run.seed, r.run.fold, kept.groups, answers, kept.y, kept.y_mask)
-            cells.setdefault(condition, []).append(cell)
-    whole = {c: found for c, found in cells.items() if len(found) == len(row.used)}
+        runs.append((r.run.seed, r.run.fold, kept))
     try:
-        tables = {c: stats.tabulate(found, metric) for c, found in whole.items()}
+        tables = stats.tables(runs, metric)
     except UsageError:  # the files contradict the records: no test can rest on them
         return None, {}
     clean = tables.pop(CLEAN)
@@ -195,7 +192,7 @@ def _key(rows: Sequence[RowRecords], results: Path, damage: Sequence[Condition],
         runs = []
         for r in row.used:
             own = store.path_of(results, r.run).with_suffix(".npz")
-            published = own.with_name(store.ANSWERS)
+            published = own.with_name(store.EVIDENCE)
             if published not in folders:
                 folders[published] = state(published)
             runs.append((r.run.id, r.created, sorted(r.scores), state(own), folders[published]))
