@@ -166,9 +166,20 @@ def fingerprint(plugin: type) -> str:
     origin = getattr(plugin, "origin", None)  # somebody's data: what describes it, beside the data's own hash
     if origin is not None and (Path(origin) / "benchmark.toml").is_file():
         digest.update((Path(origin) / "benchmark.toml").read_bytes())
-    for path in _sources(Path(inspect.getfile(plugin)).resolve()):
-        digest.update(path.name.encode() + b"\0" + _code_of(path.read_text()).encode() + b"\0")
-    return digest.hexdigest()[:16]
+    return _digest(Path(inspect.getfile(plugin)), digest)
+
+
+@cache
+def fingerprint_here(kind: str, name: str) -> str | None:
+    """The fingerprint of the plugin file of that name, without importing it; None where there is no such file."""
+    origin = names(kind).get(name)
+    return None if origin is None or origin.path is None else _digest(origin.path, hashlib.sha256())
+
+
+def _digest(path: Path, digest: Any) -> str:
+    for source in _sources(path.resolve()):
+        digest.update(source.name.encode() + b"\0" + _code_of(source.read_text()).encode() + b"\0")
+    return str(digest.hexdigest()[:16])
 
 
 def _code_of(source: str) -> str:

@@ -44,10 +44,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess
     return folder, done
 
 
-def test_run_prints_estimate_and_table(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_run_prints_an_estimate_and_its_answer(finished: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     folder, done = finished
     assert "0 runs on disk, 6 runs to train; estimate: " in done.stderr
-    for word in ("concat", "accuracy", "missing:", "noise:", "gap:", "seeds", "folds", "trained", "seconds", "chance"):
+    for word in ("> ", "concat", "accuracy", "score", "damaged", "parameters", "seconds", "chance", "reference"):
         assert word in done.stdout
     assert "[" in done.stdout  # the interval
     assert len(list(folder.glob("results/toy_xor/concat/*.json"))) == 6

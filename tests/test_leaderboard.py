@@ -18,17 +18,27 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusionbench import leaderboard, metrics, stats
+from fusionbench import leaderboard, metrics, registry, stats, text
+from fusionbench.conditions import Condition
 from fusionbench.errors import UsageError
-from fusionbench.leaderboard import findings
+from fusionbench.leaderboard import columns, statistics
 from fusionbench.leaderboard.columns import known as columns_of
 from fusionbench.leaderboard.columns import ordered
 from fusionbench.records import Predictions, Record, Run, store
-from fusionbench.records.rows import level, ranking_damage
+from fusionbench.records.rows import ranking_damage
 
 MODALITIES = ("acc", "gyro")
 PEOPLE, EACH, CLASSES, FOLDS = 12, 8, 3, 2
 DAMAGE = ("missing:acc", "missing:gyro", *(f"noise:{t}:{s}" for t in ("acc", "all") for s in range(1, 4)))
+
+
+def code_of(name: str, kind: str = "fusers") -> str:
+    """The fingerprint of the plugin that is here, so that its rows are not of other code; any for one that is not."""
+    return registry.fingerprint_here(kind, name) or f"{name}-1"
+
+
+BENCHMARK = code_of("watch", "benchmarks")
+ENCODERS = {f"backbone.{m}": code_of("linear", "backbones") for m in MODALITIES}
 
 
 def write(
@@ -62,13 +72,15 @@ def write(
             rng = np.random.default_rng([fold, seed, *map(ord, stream or fuser + str(fuser_settings))])
             run = Run(benchmark, fuser, dict.fromkeys(MODALITIES, "linear"), fold, seed, settings)
             mine, noise = fold_of == fold, rng.standard_normal(signal.shape)
-            shares = {"clean": 1.0, **{c: 0.5 if c.startswith("missing") else 1 - 0.2 * level(c) for c in conditions}}
+            shares = {"clean": 1.0}
+            for condition in map(Condition.parse, conditions):
+                shares[str(condition)] = 0.5 if condition.name == "missing" else 1 - 0.2 * condition.level
             kept = {c: (quality * s * signal + noise)[mine].astype(np.float32) for c, s in shares.items()}
             scores = {c: metrics.evaluate(names, a, y[mine], mask[mine]) for c, a in kept.items()}
             constant = np.broadcast_to(np.eye(signal.shape[-1])[0], signal[mine].shape)
             scores["chance"] = metrics.evaluate(names, constant, y[mine], mask[mine])
             fields: dict[str, Any] = {
-                "code": {"benchmark": "b1", "fuser": f"{fuser}-1", **{f"backbone.{m}": "l1" for m in MODALITIES}},
+                "code": {"benchmark": BENCHMARK, "fuser": code_of(fuser), **ENCODERS},
                 "data": "d1", "protocol": 1, "metrics": list(names), "scores": scores,
                 "chosen": {"lr": 1e-3, "step": 10.0, "validation": scores["clean"][names[0]]},
                 "seconds": {"train": 3.0 + fold, "evaluate": 0.5}, "parameters": {"allocated": 2000, "trained": 1500},
@@ -91,10 +103,16 @@ def only(results: Path, **how: Any) -> leaderboard.Board:
     return board
 
 
+def value(board: leaderboard.Board, label: str, name: str) -> Any:
+    """What a column says of a ranked row."""
+    return columns_of(board)[name].value(board, board.row(label))
+
+
 def labels(board: leaderboard.Board, sort: str | None = None) -> list[str]:
     """The fusers of the table from top to bottom, the line of a constant answer included."""
-    lines = leaderboard.render(board, "markdown", sort, ["fuser"]).splitlines()[4:]
-    return [line.strip("| ").replace("\\", "") for line in lines if line.startswith("|")]
+    lines = leaderboard.render(board, "markdown", sort=sort, columns=["fuser"]).splitlines()
+    first = [line.split("|")[1].strip().replace("\\", "") for line in lines if line.startswith("|")]
+    return [name for name in first if name != "fuser" and set(name) - set(":-")]
 
 
 @pytest.fixture(scope="module")
@@ -111,24 +129,39 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_scores_are_pooled_over_folds_and_averaged_over_seeds(study: Path) -> None:
-    row = only(study).row("jmt")
+    board = only(study)
+    row = board.row("jmt")
     parts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {0: [], 1: [], 2: []}
-    damaged: dict[str, list[float]] = {}
+    damaged: dict[Condition, list[float]] = {}
     for r in store.load(study, fuser="jmt"):
         kept = store.predictions(study, r.run)
         assert kept is not None
         parts[r.run.seed].append((kept.answers["clean"][:, 0], kept.y[:, 0]))
         for c in DAMAGE:
-            damaged.setdefault(c.rpartition(":")[0] if c.count(":") > 1 else c, []).append(r.scores[c]["accuracy"] or 0)
+            damaged.setdefault(Condition.parse(c).family, []).append(r.scores[c]["accuracy"] or 0)
     by_seed = [
         metrics.get("accuracy").of(*(np.concatenate(side) for side in zip(*p, strict=True))) for p in parts.values()
     ]
-    assert row.values["score"] == pytest.approx(np.mean(by_seed))
+    assert row.clean == pytest.approx(np.mean(by_seed))
     # Folds are of equal size here, so that the mean of their accuracies is the pooled one.
-    assert row.values["damaged"] == pytest.approx(np.mean([np.mean(v) for v in damaged.values()]))
-    assert row.values["noise:acc"] == pytest.approx(np.mean(damaged["noise:acc"]))
-    assert row.values["low"] < row.values["score"] < row.values["high"]
-    assert row.values["drop"] == pytest.approx(row.values["score"] - row.values["damaged"])
+    assert row.damaged == pytest.approx(np.mean([np.mean(v) for v in damaged.values()]))
+    assert value(board, "jmt", "noise:acc") == pytest.approx(np.mean(damaged[Condition.parse("noise:acc")]))
+    low, high = row.bounds("score")
+    assert low is not None
+    assert high is not None
+    assert low < row.clean < high
+    assert row.robustness.drop == pytest.approx(row.clean - row.damaged)
+
+
+def test_every_corruption_has_a_damaged_score_of_its_own(study: Path) -> None:
+    board = only(study)
+    row = board.row("jmt")
+    noise = [row.conditions[c] for c in board.damage if c.name == "noise"]
+    assert value(board, "jmt", "noise").value == pytest.approx(np.mean(noise))  # the families are of equal size
+    missing = [row.conditions[c] for c in board.damage if c.name == "missing"]
+    assert value(board, "jmt", "missing").value == pytest.approx(np.mean(missing))
+    assert value(board, "jmt", "noise").low < value(board, "jmt", "noise").value
+    assert ordered(board, "missing")[0].label == "jmt"
 
 
 def test_the_damaged_score_has_the_interval_and_the_test_of_a_mean_of_tables(study: Path) -> None:
@@ -137,7 +170,7 @@ def test_the_damaged_score_has_the_interval_and_the_test_of_a_mean_of_tables(stu
 
     def cells(condition: str) -> list[stats.Cell]:
         found = []
-        for r in row.entry.used:
+        for r in row.records.used:
             kept = store.predictions(study, r.run)
             assert kept is not None
             arrays = kept.groups, kept.answers[condition], kept.y, kept.y_mask
@@ -150,71 +183,76 @@ def test_the_damaged_score_has_the_interval_and_the_test_of_a_mean_of_tables(stu
                 y=np.tile(a.y, (3, 1)), y_mask=np.tile(a.y_mask, (3, 1)))
         for a, b, c in zip(*(cells(f"noise:acc:{s}") for s in range(1, 4)), strict=True)
     ]  # fmt: skip
-    mine, theirs = findings.mean_table(levels), stats.tabulate(merged, "accuracy")
+    mine, theirs = statistics.mean_table(levels), stats.tabulate(merged, "accuracy")
     np.testing.assert_allclose(mine.scores, theirs.scores)
     np.testing.assert_allclose(mine.pseudo, theirs.pseudo)
     np.testing.assert_allclose(mine.by_fold, theirs.by_fold)
     assert stats.interval(mine, "accuracy")[:3] == pytest.approx(stats.interval(theirs, "accuracy")[:3])
 
 
-def test_the_damaged_score_ranks_and_ties_where_no_test_separates(study: Path) -> None:
+def test_the_damaged_score_orders_and_places_come_from_all_pairs_of_default_rows(study: Path) -> None:
     board = only(study)
     assert board.measure == "damaged"
     assert labels(board)[0] == "jmt†"
-    assert board.row("jmt").ranks == {"score": 1, "damaged": 1}
-    assert board.row("concat").ranks == board.row("copy").ranks == {"score": 2, "damaged": 2}
-    assert board.row("unimodal (gyro)").ranks["damaged"] > 1
+    jmt, concat, copy = (board.row(label).places["damaged"] for label in ("jmt", "concat", "copy"))
+    assert (jmt.low, jmt.high, jmt.tier) == (1, 1, 1)
+    assert (concat.low, concat.high) == (copy.low, copy.high) == (2, 4)
+    assert concat.tier == copy.tier == 2
+    assert board.row("unimodal (gyro)").places == {}, "single modalities are a family of their own"
     assert sorted(labels(board, "seconds")) == sorted(labels(board))
-    assert "Rank by the clean score" in leaderboard.render(board, sort="score")
-    assert "Holm-corrected over its 5 comparisons" in leaderboard.render(board)
+    assert "best first by the score column" in leaderboard.render(board, sort="score")
+    assert "default rows (3), single modalities (2)" in leaderboard.render(board)
 
 
-def test_the_difference_from_the_reference_stands_with_both_its_tests(study: Path) -> None:
+def test_a_verdict_stands_with_its_numbers_and_both_its_tests(study: Path) -> None:
     board = only(study)
-    found = board.comparisons["damaged"]["jmt"]
-    values = board.row("jmt").values
-    assert values["gain"] == pytest.approx(values["damaged"] - board.row("concat").values["damaged"])
-    assert (values["p"], values["p_folds"]) == (found.adjusted, found.p_folds)
-    assert "gain" not in board.row("concat").values
-    assert "typically a difference of" in leaderboard.render(board)
-    assert "over concat" in leaderboard.render(board, columns=["gain", "p", "p_folds"])
+    found = board.row("jmt").verdicts["damaged"]
+    assert found.decision == "better"
+    assert found.difference == pytest.approx(board.row("jmt").damaged - board.row("concat").damaged)
+    assert (value(board, "jmt", "p"), value(board, "jmt", "p-folds")) == (found.adjusted, found.p_folds)
+    assert board.row("concat").verdicts == {}
+    assert "typically a true difference of" in leaderboard.render(board)
+    assert " better" in leaderboard.render(board, columns=["difference", "p", "p-folds"])
 
 
-def test_ranks_follow_from_the_family_of_each_row(study: Path) -> None:
-    board = only(study)
-    numbers = {n: row for n, row in enumerate(board.rows) if row.ranked}
-    for n, row in numbers.items():
-        others = {i: board.findings.pairs["damaged"] for i in numbers if i != n}
-        ps = {i: pairs[min(i, n), max(i, n)] for i, pairs in others.items()}
-        adjusted = dict(zip(ps, stats.holm([c.p for c in ps.values()]), strict=True))
-        beaten = [i for i in ps if (adjusted[i] or 0) < 0.05 and numbers[i].values["damaged"] > row.values["damaged"]]
-        assert row.ranks["damaged"] == 1 + len(beaten)
+def test_a_row_of_another_family_moves_no_p_and_no_place(study: Path, tmp_path: Path) -> None:
+    shutil.copytree(study, tmp_path / "r", ignore=shutil.ignore_patterns(".cache"))
+    write(tmp_path / "r", "jmt", 2.0, fuser_settings={"width": 9}, seeds=range(3))
+    before, after = only(study), only(tmp_path / "r")
+    assert after.row("jmt (width=9)").verdicts["damaged"].family == "recipes"
+    for row in before.ranked:
+        again = after.row(row.label)
+        assert (again.verdicts, again.places) == (row.verdicts, row.places)
 
 
 def test_two_copies_of_one_fuser_are_not_called_different(study: Path) -> None:
-    lines = leaderboard.verdicts(only(study))
-    same = [line for line in lines if "copy" in line]
-    assert same == ["Clean: copy and concat score the same over 12 people.",
-                    "Damaged: copy and concat score the same over 12 people."]  # fmt: skip
-
-
-def test_verdicts_say_better_only_where_the_corrected_test_does(study: Path) -> None:
     board = only(study)
+    assert board.row("copy").verdicts["damaged"].decision == "undecided"
+    assert "copy is" not in "".join(leaderboard.verdicts(board))
+
+
+def test_a_sentence_says_what_its_verdict_says(study: Path) -> None:
+    board = only(study)
+    found = leaderboard.findings(board)
+    assert {f.measure for f in found} == {"score", "damaged"}
+    assert len(found) == 2 * 5
     lines = leaderboard.verdicts(board)
-    for label, found in board.comparisons["damaged"].items():
-        line = next(line for line in lines if line.startswith("Damaged: ") and label in line)
-        assert ("is better" in line) == (found.better() is not None)
-        assert found.family == 5
-    assert any("jmt > concat" in line and line.endswith("jmt is better.") for line in lines)
+    for finding, line in zip(found, lines, strict=False):
+        assert leaderboard.sentence(board, finding.verdict) in line
+        significant = f" is {finding.verdict.decision} than concat" in line
+        assert significant == finding.is_significant
+    assert any("jmt is better than concat by" in line for line in lines)
 
 
 def test_whether_fusion_helps_is_said_from_the_modalities_alone(study: Path, tmp_path: Path) -> None:
-    lines = leaderboard.helps(only(study))
-    assert any("jmt" in line and "acc alone (validation's choice)" in line and "it helps" in line for line in lines)
+    (line,) = leaderboard.helps(only(study, reference="jmt"))
+    assert "jmt" in line
+    assert "acc alone (validation's choice)" in line
+    assert "it helps" in line
     write(tmp_path, "concat", 1.0)
     write(tmp_path, "unimodal", 1.0, fuser_settings={"modality": "acc"}, stream="concat" + "None")
     (line, rest) = leaderboard.helps(only(tmp_path))
-    assert "not shown" in line
+    assert "no significant difference" in line
     assert "no complete row of gyro alone" in rest
     shutil.rmtree(tmp_path / "watch" / "unimodal")
     assert "not known" in leaderboard.helps(only(tmp_path))[0]
@@ -242,10 +280,11 @@ def test_rows_that_lack_something_stand_last_and_are_not_ranked(tmp_path: Path) 
         "broken (2 failed)", "concat", "chance (constant answer)", "few (incomplete: 1 of 2 seeds)",
         "half (incomplete: 1 of 2 folds)", "hasty (quick)",
     ]  # fmt: skip
-    assert [row.label for row in board.rows if row.ranks] == ["broken", "concat"]
-    text = leaderboard.render(board)
-    assert "not ranked" in text
-    assert board.row("broken").values["failed"] == 2
+    assert [row.label for row in board.rows if row.verdicts] == ["broken"]
+    shown = leaderboard.render(board)
+    assert "not ranked" in shown
+    assert shown.index("Quick tries") < shown.index("hasty (quick)"), "they never stand among ranked rows"
+    assert value(board, "broken", "failed") == 2
     assert all("few" not in line for line in leaderboard.verdicts(board))
 
 
@@ -257,7 +296,7 @@ def test_a_row_of_failures_alone_is_shown_without_a_score(tmp_path: Path) -> Non
 
 
 def test_older_code_is_marked_and_not_ranked(tmp_path: Path) -> None:
-    code = {"benchmark": "b1", "backbone.acc": "l1", "backbone.gyro": "l1"}
+    code = {"benchmark": BENCHMARK, **ENCODERS}
     write(tmp_path, "concat")
     old = write(tmp_path, "jmt", code={**code, "fuser": "old"}, fuser_settings={"width": 8})
     changed = {"width": 9}
@@ -287,7 +326,7 @@ def test_the_same_words_with_other_settings_are_told_apart(tmp_path: Path) -> No
     write(tmp_path, "jmt", fuser_settings={"depth": 2}, changes=[], created="2026-02-01T00:00:00+00:00")
     board = only(tmp_path)
     assert sorted((row.name, row.ranked) for row in board.rows) == [("jmt", True), ("jmt (older defaults)", False)]
-    assert board.row("jmt").entry.first.run.hparams["fuser"]["depth"] == 2
+    assert board.row("jmt").records.first.run.hparams["fuser"]["depth"] == 2
 
 
 def test_labels_that_would_be_the_same_are_spelled_out(tmp_path: Path) -> None:
@@ -319,11 +358,12 @@ def test_a_tuned_row_is_one_row_though_its_settings_vary_by_fold(tmp_path: Path)
         store.save(tmp_path, replace(r, run=run, changes=["tuned=30 trials, 8f2e"]), None, None)
     board = only(tmp_path)
     assert {(row.label, row.ranked) for row in board.rows} == {("jmt", True), ("jmt (tuned)", True)}
-    text = leaderboard.render(board, columns=["tuning"])
-    assert {tuple(line.split()[-2:]) for line in text.splitlines()[4:6]} == {("jmt", "default"), ("30", "trials")}
-    assert "the difference is also the tuning's" in text
+    shown = leaderboard.render(board, columns=["settings"])
+    assert {tuple(line.split()[-2:]) for line in shown.splitlines()[4:6]} == {("jmt", "default"), ("30", "trials")}
+    assert "the difference is also the tuning's" in shown
+    assert board.row("jmt (tuned)").records.family == "tuned rows"
     write(tmp_path / "plain", "jmt")
-    assert "tuning" not in columns_of(only(tmp_path / "plain"))
+    assert "settings" not in columns_of(only(tmp_path / "plain"))
 
 
 def test_what_must_not_be_mixed_has_tables_of_its_own(tmp_path: Path) -> None:
@@ -357,18 +397,18 @@ def test_without_stored_answers_there_is_a_mean_and_a_footnote(tmp_path: Path) -
     made = write(tmp_path, "jmt", answers=False)
     board = only(tmp_path)
     row = board.row("jmt")
-    assert row.values["score"] == pytest.approx(np.mean([r.scores["clean"]["accuracy"] or 0 for r in made]))
-    assert row.values.get("low") is None
-    assert row.ranks == {}
+    assert row.clean == pytest.approx(np.mean([r.scores["clean"]["accuracy"] or 0 for r in made]))
+    assert row.bounds("score") == (None, None)
+    assert row.places == row.verdicts == {}
     assert "No usable stored answers of jmt" in leaderboard.render(board)
 
 
 def test_seeds_that_are_unfinished_do_not_count(tmp_path: Path) -> None:
     whole = write(tmp_path, "concat", seeds=[0, 1])
-    before = only(tmp_path).row("concat").values["score"]
+    before = only(tmp_path).row("concat").clean
     write(tmp_path, "concat", quality=9.0, seeds=[2], folds=[0])
     row = only(tmp_path).row("concat")
-    assert row.values["score"] == before
+    assert row.clean == before
     assert sorted(row.runs) == sorted(r.run.id for r in whole)
 
 
@@ -378,27 +418,27 @@ def test_robustness_needs_the_same_damage_for_all(tmp_path: Path) -> None:
     write(tmp_path, "jmt", conditions=["noise:acc:1"])
     write(tmp_path, "moe", conditions=[*DAMAGE, "gap:all:1", "missing:acc+gyro"])
     board = only(tmp_path)
-    assert set(board.damage) == set(DAMAGE)
-    assert board.row("jmt").values.get("damaged") is None
-    assert "damaged" not in board.row("jmt").ranks
+    assert set(map(str, board.damage)) == set(DAMAGE)
+    assert board.row("jmt").damaged is None
+    assert "damaged" not in board.row("jmt").places
     assert "without a damaged score: jmt." in leaderboard.render(board)
-    assert board.row("moe").values["damaged"] is not None
-    assert board.row("concat").values["rce"] == pytest.approx(1.0)
+    assert board.row("moe").damaged is not None
+    assert value(board, "concat", "rce") == pytest.approx(1.0)
 
 
 def test_lattices_of_missing_modalities_do_not_rank(tmp_path: Path) -> None:
     write(tmp_path, "concat", conditions=["missing:acc", "missing:acc+gyro"])
-    assert ranking_damage([row.entry for row in only(tmp_path).rows]) == ["missing:acc"]
+    assert ranking_damage([row.records for row in only(tmp_path).rows]) == [Condition("missing", ("acc",))]
 
 
 def test_regret_is_the_gap_to_what_is_reachable(tmp_path: Path) -> None:
     best = {"clean": 0.99, "noise:acc:1": 0.9, "noise:acc:2": 0.8, "noise:all:1": 0.7}
     made = write(tmp_path, "concat", kind="regress", best=best)
-    row = only(tmp_path).row("concat")
+    board = only(tmp_path)
     gap = {c: np.mean([best[c] - (r.scores[c]["ccc"] or 0) for r in made]) for c in best}
-    assert row.values["regret"] == pytest.approx(gap["clean"])
+    assert value(board, "concat", "regret") == pytest.approx(gap["clean"])
     expected = np.mean([np.mean([gap["noise:acc:1"], gap["noise:acc:2"]]), gap["noise:all:1"]])
-    assert row.values["regret_damaged"] == pytest.approx(expected)
+    assert value(board, "concat", "regret-damaged") == pytest.approx(expected)
 
 
 def test_errors_rank_with_the_lowest_on_top(tmp_path: Path) -> None:
@@ -406,11 +446,12 @@ def test_errors_rank_with_the_lowest_on_top(tmp_path: Path) -> None:
     write(tmp_path, "jmt", 1.0, kind="regress", metrics=["mae"])
     write(tmp_path, "film", 0.2, kind="regress", metrics=["mae"], stream="jmt" + "None")
     board = only(tmp_path)
-    values = [board.row(label).values["damaged"] for label in labels(board)[:3]]
+    values = [board.row(label).damaged or 0.0 for label in labels(board)[:3]]
     assert values == sorted(values)
-    assert board.row(labels(board)[0]).ranks["damaged"] == 1
+    assert board.row(labels(board)[0]).places["damaged"].low == 1
     (line,) = [x for x in csv.DictReader(io.StringIO(leaderboard.render(board, "csv", columns=["worst"])))][:1]
-    assert not re.search(r"-\d", leaderboard.render(board, "table", columns=["worst", "score"]))
+    shown = leaderboard.render(board, columns=["worst", "score"]).partition("Protocol")[0]
+    assert not re.search(r"-\d", shown), "an error is never negative"
     assert line["fuser"] == labels(board)[0]
 
 
@@ -419,8 +460,8 @@ def test_times_of_another_machine_are_left_out(tmp_path: Path) -> None:
     write(tmp_path, "film")
     write(tmp_path, "jmt", device="other box")
     board = only(tmp_path)
-    assert board.row("jmt").values["seconds"] is None
-    assert board.row("concat").values["seconds"] == 3.5
+    assert value(board, "jmt", "seconds") is None
+    assert value(board, "concat", "seconds") == 3.5
     assert "Seconds and ms on box" in leaderboard.render(board)
 
 
@@ -430,24 +471,23 @@ def test_measured_costs_become_columns(tmp_path: Path) -> None:
     write(tmp_path, "film", costs={**costs, "flops": None})
     write(tmp_path, "jmt", costs={**costs, "latency": 0.003}, device="other box")
     board = only(tmp_path)
-    text = leaderboard.render(board, columns=["flops", "latency", "latency_batch", "memory"])
+    shown = leaderboard.render(board, columns=["flops", "latency", "latency-batch", "memory"])
     lines = {
-        line.split()[0]: line.split()[1:] for line in text.splitlines()[3:] if line.startswith(("con", "fil", "jm"))
+        line.split()[0]: line.split()[1:] for line in shown.splitlines()[3:] if line.startswith(("con", "fil", "jm"))
     }
     assert lines == {
         "concat": ["3M", "0.004", "7.5", "5", "MB"],
         "film": ["n/a", "0.004", "7.5", "5", "MB"],
         "jmt": ["3M", "-", "-", "-"],
     }
-    assert "ms of 96" in text
+    assert board.batch == 96
     assert [row.fuser for row in ordered(board, "flops")][-1] == "film", "what is not known stands last"
 
 
 def test_columns_without_values_are_absent(study: Path) -> None:
     assert "regret" not in columns_of(only(study))
-    assert {"rank", "fuser", "score", "damaged", "retained", "worst", "break_even", "trained"} <= set(
-        columns_of(only(study))
-    )
+    some = {"place", "fuser", "score", "damaged", "difference", "retained", "worst", "break-even", "parameters"}
+    assert some <= set(columns_of(only(study)))
 
 
 @pytest.mark.parametrize("fmt", list(leaderboard.FORMATS))
@@ -464,7 +504,7 @@ def test_every_format_names_every_row_and_is_the_same_twice(study: Path, fmt: st
 
 def test_the_numbers_of_every_format_agree(study: Path) -> None:
     board = only(study)
-    score = board.row("jmt").values["score"]
+    score = board.row("jmt").clean
     (line,) = [x for x in csv.DictReader(io.StringIO(leaderboard.render(board, "csv"))) if x["fuser"] == "jmt"]
     assert float(line["score"]) == score
     content = json.loads(leaderboard.render(board, "json"))
@@ -571,8 +611,8 @@ def test_statistics_are_computed_once_and_again_when_an_answer_changes(
     made = write(tmp_path, "concat") + write(tmp_path, "jmt", 1.0)
     first = leaderboard.render(only(tmp_path), "json")
     calls: list[int] = []
-    compute = findings._compute
-    monkeypatch.setattr(findings, "_compute", lambda *a: calls.append(1) or compute(*a))
+    compute = statistics._compute
+    monkeypatch.setattr(statistics, "_compute", lambda *a: calls.append(1) or compute(*a))
     assert leaderboard.render(only(tmp_path), "json") == first
     assert not calls
     path = store.path_of(tmp_path, made[-1].run)
@@ -588,12 +628,13 @@ def test_statistics_are_computed_once_and_again_when_an_answer_changes(
     assert calls == [1, 1]
 
 
-def test_beyond_many_rows_only_the_reference_is_compared(study: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_beyond_many_rows_there_are_verdicts_but_no_places(study: Path, tmp_path: Path, monkeypatch: Any) -> None:
     shutil.copytree(study, tmp_path / "r", ignore=shutil.ignore_patterns(".cache"))
-    monkeypatch.setattr(findings, "MOST", 3)
+    monkeypatch.setattr(statistics, "MOST", 3)
     board = only(tmp_path / "r")
-    assert all(row.ranks == {} for row in board.rows)
-    assert set(board.comparisons["damaged"]) == {row.label for row in board.rows} - {"concat"}
+    assert all(row.places == {} for row in board.rows)
+    assert {row.label for row in board.rows if row.verdicts} == {row.label for row in board.rows} - {"concat"}
+    assert "place" not in columns_of(board)
 
 
 def test_hundreds_of_records_are_read_in_half_a_second_without_heavy_libraries(tmp_path: Path) -> None:
@@ -624,9 +665,175 @@ def test_damage_that_few_rows_were_judged_under_is_a_column_only_if_asked_for(tm
     for fuser in ("concat", "gated", "jmt"):
         write(tmp_path, fuser, conditions=[*DAMAGE, *["absent:all"] * (fuser == "concat")])
     board = only(tmp_path)
-    assert "fewer than half of the rows were judged under absent:all" in leaderboard.render(board).lower()
+    assert "fewer than half of the rows were evaluated under absent:all" in leaderboard.render(board).lower()
     assert "absent:all" in leaderboard.render(board, "csv").splitlines()[0]
-    assert "absent:all" not in leaderboard.render(board, "markdown").splitlines()[2]
+    assert "absent:all" not in leaderboard.render(board, "markdown", wide=True).splitlines()[2]
     assert "absent:all" in leaderboard.render(board, "markdown", columns=["absent:all"]).splitlines()[2]
     write(tmp_path, "gated", conditions=[*DAMAGE, "absent:all"])
-    assert "absent:all" in leaderboard.render(only(tmp_path), "markdown").splitlines()[2]
+    assert "absent:all" in leaderboard.render(only(tmp_path), "markdown", wide=True).splitlines()[2]
+
+
+def test_a_new_statistic_is_one_function_and_one_entry(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lead(board: leaderboard.Board, row: leaderboard.Row) -> float | None:
+        return None if row.damaged is None or board.chance is None else row.damaged - board.chance
+
+    mine = columns.Column("lead", lead, columns.as_change, "metric", "robustness", "Damaged score above chance.")
+    monkeypatch.setattr(columns, "COLUMNS", (*columns.COLUMNS, mine))
+    board = only(study)
+    for fmt in leaderboard.FORMATS:
+        assert "lead" in leaderboard.render(board, fmt, columns=["lead"])
+    assert labels(board, "lead") == labels(board)
+    assert "Damaged score above chance." in leaderboard.explain()
+
+
+def test_every_metric_and_rate_of_the_records_can_be_a_column(tmp_path: Path) -> None:
+    rates = {"noise:acc:1": {"acc": 0.25}, "noise:acc:2": {"acc": 0.5}, "noise:acc:3": {"acc": 0.75}}
+    made = write(tmp_path, "concat", rates=rates)
+    board = only(tmp_path)
+    expected = np.mean([r.scores["clean"]["macro_f1"] or 0 for r in made])
+    assert value(board, "concat", "macro_f1") == pytest.approx(expected)
+    assert value(board, "concat", "rate:noise:acc") == [0.25, 0.5, 0.75]
+    shown = leaderboard.render(board, columns=["fuser", "macro_f1", "macro_f1-damaged", "rate:noise:acc"])
+    assert f"{100 * expected:.1f}" in shown
+    assert ".25 .50 .75" in shown
+
+
+def test_headings_are_the_names_of_columns_and_explained(study: Path) -> None:
+    board = only(study)
+    heading = leaderboard.render(board, wide=True).splitlines()[2].split()
+    assert heading == [c.name for c in columns.chosen(board, wide=True)]
+    explained = leaderboard.explain(100)
+    assert all(column.name in explained and column.explain.endswith(".") for column in columns.COLUMNS)
+    assert max(map(len, explained.splitlines())) <= 100
+    named = leaderboard.render(board, columns=["tests"]).splitlines()[2].split()
+    assert named == ["fuser", *(c.name for c in columns_of(board).values() if c.group == "tests")]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 200])
+def test_a_table_is_never_wider_than_the_terminal(study: Path, tmp_path: Path, width: int) -> None:
+    shutil.copytree(study, tmp_path / "r", ignore=shutil.ignore_patterns(".cache"))
+    write(tmp_path / "r", "dynamic_cross", fuser_settings={"modality_dropout": 0.3}, seeds=range(3))
+    board = only(tmp_path / "r")
+    shown = leaderboard.render(board, width=width)
+    words = max(len(word) for word in shown.split())  # a word is not broken
+    assert max(map(len, shown.splitlines())) <= max(width, words)
+    heading = shown.split("\n\n")[1].splitlines()[0].split()
+    assert {"fuser", "score"} <= set(heading)
+    if width >= 80:
+        assert heading[:5] == ["place", "fuser", "score", "damaged", "difference"]
+        score = board.row("jmt").bounds("score")[0] or 0.0
+        assert f"[{text.score(score, True)}" in shown, "the interval of the score stays"
+    if width == 200:
+        assert heading[5:] == ["parameters", "seconds"]
+        assert "dynamic_cross (modality_dropout=0.3)" in shown
+    for name in {"parameters", "seconds"} - set(heading):
+        assert name in shown.partition("Not shown:")[2], "what is hidden is named"
+    assert "--wide" in shown
+
+
+def test_names_that_are_cut_still_tell_rows_apart(tmp_path: Path) -> None:
+    for number in range(3):
+        write(tmp_path, "dynamic_cross", fuser_settings={"a_setting_with_a_long_name": number})
+    shown = leaderboard.render(only(tmp_path), width=50).splitlines()[4:7]
+    assert len({line.split("  ")[0] for line in shown}) == 3
+
+
+def test_colour_is_for_terminals(study: Path) -> None:
+    board = only(study)
+    plain, styled = (leaderboard.render(board, width=80, styled=flag) for flag in (False, True))
+    assert "\x1b" not in plain
+    assert re.sub(r"\x1b\[[0-9;]*m", "", styled) == plain
+    (line,) = [line for line in styled.splitlines() if "better" in line and "jmt" in line]
+    assert "\x1b[32m" in line
+
+
+def test_rows_of_other_code_than_what_is_here_are_marked(study: Path) -> None:
+    def here(kind: str, name: str) -> str | None:
+        return "mended" if name == "jmt" else None
+
+    board = only(study, here=here)
+    assert board.row("jmt").name == "jmt†°"
+    assert board.row("concat").name == "concat"
+    assert "° other code: made by other code" in leaderboard.render(board)
+    assert only(study, here=None).row("jmt").name == "jmt†"
+
+
+def test_terms_are_linked_from_every_format(study: Path) -> None:
+    for fmt in set(leaderboard.FORMATS) - {"csv"}:
+        assert "docs/glossary.md" in leaderboard.render(only(study), fmt)
+    glossary = (Path(__file__).parents[1] / "docs" / "glossary.md").read_text()
+    for term in ("damaged score", "missing", "absent", "undecided", "equivalent", "break-even severity", "group"):
+        assert f"**{term}**" in glossary
+
+
+def answered(results: Path, fuser: str, width: int = 80, **how: Any) -> str:
+    board = only(results)
+    runs = [r.run.id for row in board.rows if row.fuser == fuser for r in row.records.records]
+    return leaderboard.answer([board], runs, width, **how)
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_a_run_ends_with_its_row_its_references_and_the_best(study: Path, width: int) -> None:
+    said = answered(study, "copy", width)
+    assert max(map(len, said.splitlines())) <= width
+    rows = said.split("\n\n")[1].splitlines()[2:]
+    marked = {line[2:].split()[1]: line[0] for line in rows}
+    assert marked["copy"] == ">"
+    assert marked["jmt†"] == "*"
+    assert marked["concat"] == marked["late_average"] == marked["unimodal"] == " "
+    assert "> your row; * the best row; the others are the references" in said
+    verdict = "No significant difference. On the damaged score, copy against concat is undecided"
+    assert verdict in said.replace("\n ", "")
+    assert "fusionbench leaderboard -b watch" in said
+
+
+def test_an_answer_says_what_a_row_is(study: Path, tmp_path: Path) -> None:
+    assert "jmt is better than concat by" in answered(study, "jmt")
+    assert "concat is the reference, named beforehand" in answered(study, "concat")
+    write(tmp_path, "jmt", 3.0)
+    assert "nothing to compare it with yet: fusionbench run -b watch -f concat" in answered(tmp_path, "jmt")
+    write(tmp_path, "gated", 3.0, seeds=[0])
+    few = answered(tmp_path, "gated").replace("\n ", "")
+    assert "gated is not ranked: incomplete: 1 of 2 seeds" in few
+    assert few.rstrip().splitlines()[-2].endswith("fusionbench run --benchmark watch --fuser gated")
+    write(tmp_path, "film", 3.0, seeds=[0], folds=[0], marks=["quick"])
+    quick = answered(tmp_path, "film")
+    assert "jmt" not in quick, "a quick try is compared with nothing"
+    assert "never ranked" in quick
+    assert leaderboard.answer(boards(tmp_path), ["no such run"]) == ""
+
+
+#: Patterns of text that is taken apart again, and the files that may: they read what a user typed or a file holds.
+PARSING = re.compile(
+    r"""endswith\(" is better|startswith\("missing|startswith\("stacked|partition\(":"\)|split\(":"\)"""
+    r"""|partition\(" trials"\)|partition\("="\)|startswith\("noise"""
+)
+READERS = {
+    "conditions.py", "records/settings.py", "corruptions/__init__.py", "engine/recipe.py", "jobs/cluster.py",
+    *(f"cli/{name}.py" for name in ("catalogue", "compare", "flags", "plugins", "run")),
+}  # fmt: skip
+
+
+def test_nothing_that_is_printed_is_parsed_back() -> None:
+    root = Path(leaderboard.__file__).parents[1]
+    bad = [
+        f"{path.relative_to(root)}:{number}: {line.strip()}"
+        for path in sorted(root.rglob("*.py"))
+        if str(path.relative_to(root)) not in READERS
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if PARSING.search(line)
+    ]
+    assert not bad, "\n".join(bad)
+
+
+def test_what_a_record_holds_as_text_comes_back_as_it_was() -> None:
+    from fusionbench.records.settings import Budget, Change, Training
+
+    for spelled in ("fuser.width=256", "backbone.acc=gru", "backbone.acc.dim=64", "train.missing=acc=0.3"):
+        assert str(Change.parse(spelled)) == spelled
+    assert Change.parse("backbone.acc=gru") == Change("backbone.acc", "", "gru")
+    assert Change.parse("train.missing=acc=0.3").value == "acc=0.3"
+    assert Budget.parse("6 trials d3c378") == Budget(6, "d3c378")
+    assert str(Budget(6, "d3c378")) == "6 trials d3c378"
+    for training in (Training(), Training(29), Training(8, True)):
+        assert Training.parse(str(training)) == training

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from fusionbench import harness, leaderboard, metrics
 from fusionbench.cli.flags import numbers
+from fusionbench.conditions import Condition
 from fusionbench.errors import UsageError
 from fusionbench.jobs import plan_runs
 from fusionbench.leaderboard.commands import command
@@ -23,7 +24,7 @@ from fusionbench.leaderboard.readme import readme
 from fusionbench.records import Predictions, Record, Run, compare, lines, publish, serialised, store
 from fusionbench.records.evidence import TOLERANCE, condensed, gather
 from fusionbench.records.packing import EXACT, Packed, pack
-from fusionbench.records.rows import piles
+from fusionbench.records.rows import boards
 from fusionbench.records.types import parse
 
 #: Metrics of a set whose groups have several steps, and of one where each has a single step.
@@ -96,10 +97,13 @@ def test_a_clone_makes_the_same_table(tmp_path: Path, kind: str) -> None:
     (mine,), (theirs,) = (leaderboard.build(store.load(r), r) for r in (results, copy))
     for row in mine.rows:
         other = theirs.row(row.label)
-        assert row.ranks == other.ranks
-        for name in ("score", "low", "high", "damaged", "damaged_low", "damaged_high", "noise:all"):
-            close = 2e-4 if "single" in kind or "rank" in kind else 1e-6  # few levels, or sums
-            assert row.values[name] == pytest.approx(other.values[name], abs=close), name
+        places = [{m: (p.low, p.high) for m, p in one.places.items()} for one in (row, other)]
+        assert places[0] == places[1]
+        close = 2e-4 if "single" in kind or "rank" in kind else 1e-6  # few levels, or sums
+        for measure in ("score", "damaged"):
+            assert row.score(measure) == pytest.approx(other.score(measure), abs=close)
+            assert row.bounds(measure) == pytest.approx(other.bounds(measure), abs=close)
+        assert row.conditions == pytest.approx(other.conditions, abs=close)
         assert row.runs == other.runs
 
 
@@ -389,8 +393,8 @@ def test_the_command_of_a_row_is_what_makes_it(tmp_path: Path) -> None:
     def said(**how: Any) -> list[str]:
         shutil.rmtree(tmp_path / "toy", ignore_errors=True)
         write(tmp_path, "jmt", **how)
-        (entry,) = piles(list(store.load(tmp_path)))[0].entries
-        return shlex.split(command(entry, CONDITIONS))
+        (entry,) = boards(list(store.load(tmp_path)))[0].rows
+        return shlex.split(command(entry, list(map(Condition.parse, CONDITIONS))))
 
     plain = ["fusionbench", "run", "--benchmark", "toy", "--fuser", "jmt"]
     assert said() == plain

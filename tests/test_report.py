@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from fusionbench import leaderboard, metrics, report
+from fusionbench.conditions import Condition
 from fusionbench.errors import UsageError
+from fusionbench.leaderboard.columns import known as columns_of
 from fusionbench.records import Predictions, Record, Run, store
-from fusionbench.records.rows import level
 from fusionbench.report import advice, figures
 
 CONDITIONS = ("clean", "missing:acc", "missing:gyro", *(f"noise:{t}:{s}" for t in ("acc", "gyro") for s in range(1, 6)))
@@ -40,11 +41,7 @@ def write(
         noise = np.random.default_rng([seed, *map(ord, fuser)]).standard_normal((len(people), 1, 4))
         kept = {}
         for condition in CONDITIONS:
-            hit = condition.partition(":")[2].partition(":")[0]
-            share = (
-                1.0 if modality and hit != modality else 0.3 if "missing" in condition else 1 - 0.15 * level(condition)
-            )
-            kept[condition] = (quality * (1.0 if condition == "clean" else share) * np.eye(4)[y] + noise).astype("f4")
+            kept[condition] = (quality * share(condition, modality) * np.eye(4)[y] + noise).astype("f4")
         scores: dict[str, Mapping[str, float | None]] = {
             c: metrics.evaluate(["accuracy"], a, y, mask) for c, a in kept.items()
         }
@@ -56,6 +53,20 @@ def write(
             "changes": [f"fuser.modality={modality}"] if modality else [], "created": "2026-01-01T00:00:00+00:00",
         }  # fmt: skip
         store.save(results, Record(run, "done", **{**fields, **how}), Predictions(ids, people, y, mask, kept), None)
+
+
+def share(condition: str, modality: str | None) -> float:
+    """What a condition leaves of the signal; a model of one modality loses nothing where another is damaged."""
+    if condition == "clean":
+        return 1.0
+    found = Condition.parse(condition)
+    if modality and modality not in found.modalities:
+        return 1.0
+    return 0.3 if found.name == "missing" else 1 - 0.15 * found.level
+
+
+def boards(results: Path, benchmark: str = "*") -> list[leaderboard.Board]:
+    return leaderboard.build(store.load(results, benchmark), results, here=None)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +84,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def page(results: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("out") / "deep" / "report.html"
-    assert report.write(store.load(results), results, out) == [out]
+    assert report.write(boards(results), out) == [out]
     return out
 
 
@@ -122,7 +133,7 @@ def test_the_page_stands_alone_and_its_links_lead_somewhere(page: Path) -> None:
 
 
 def test_the_page_is_the_same_twice(results: Path, page: Path, tmp_path: Path) -> None:
-    report.write(list(store.load(results))[::-1], results, tmp_path / "again.html")
+    report.write(leaderboard.build(list(store.load(results))[::-1], results, here=None), tmp_path / "again.html")
     assert (tmp_path / "again.html").read_bytes() == page.read_bytes()
 
 
@@ -133,14 +144,15 @@ def test_every_row_has_its_settings_its_runs_and_its_command(results: Path, page
     assert "fusionbench run --benchmark watch --fuser unimodal --fuser.modality gyro" in text
     assert "fusionbench run --benchmark watch --fuser jmt<" in text
     assert "fuser.width" in text
-    for board in leaderboard.build(store.load(results), results):
+    for board in boards(results):
         for note in leaderboard.footnotes(board):
             assert note in text.replace("&#39;", "'")
 
 
 def test_figures_are_written_for_papers_with_the_runs_that_they_show(results: Path, tmp_path: Path) -> None:
     chosen = list(store.load(results, "watch"))
-    paths = report.write(chosen, results, tmp_path / "r.html", tmp_path / "figures")
+    found = leaderboard.build(chosen, results, here=None)
+    paths = report.write(found, tmp_path / "r.html", tmp_path / "figures")
     names = sorted(p.name for p in paths[1:])
     kinds = ("curves", "missing", "pareto", "scores", "shapley")
     assert names == sorted(f"watch-{kind}.{end}" for kind in kinds for end in ("pdf", "png", "svg"))
@@ -150,7 +162,7 @@ def test_figures_are_written_for_papers_with_the_runs_that_they_show(results: Pa
         if path.suffix != ".pdf":  # there the text is compressed
             content = path.read_bytes().decode("latin-1")
             assert all(run in content for run in shown), path.name
-    again = report.write(chosen, results, tmp_path / "r.html", tmp_path / "again")
+    again = report.write(found, tmp_path / "r.html", tmp_path / "again")
     assert [p.read_bytes() for p in paths[1:]] == [p.read_bytes() for p in again[1:]]
 
 
@@ -163,48 +175,56 @@ def test_the_front_holds_what_nothing_cheaper_beats() -> None:
 
 
 def test_shapley_needs_every_subset_and_sums_to_the_gain(results: Path) -> None:
-    board = leaderboard.build(store.load(results, "watch"), results)[0]
+    board = boards(results, "watch")[0]
     row = board.row("jmt")
     values = figures.shapley(board, row)
     assert values is not None
-    assert sum(values.values()) == pytest.approx(row.values["score"] - 0.25)
-    del row.conditions["missing:acc"]
+    assert sum(values.values()) == pytest.approx((row.clean or 0.0) - 0.25)
+    del row.conditions[Condition("missing", ("acc",))]
     assert figures.shapley(board, row) is None
 
 
 def test_advice_names_a_fuser_and_when_to_switch_a_sensor_off(results: Path) -> None:
-    board = leaderboard.build(store.load(results, "watch"), results)[0]
+    board = boards(results, "watch")[0]
     choice = advice.recommended(board)
     assert choice is not None
-    assert choice.ranks["damaged"] == 1
+    assert choice.places["damaged"].tier == 1
     lines = advice.sentences(board)
     assert lines[0].startswith(f"Take {choice.label}: ")
-    for name, at in choice.values["break_even"].items():
-        sensor = name.partition(":")[2]
-        if name.startswith("noise"):
-            (line,) = [x for x in lines if x.startswith(f"noise on {sensor}:")]
-            assert (f"from severity {at:.0f} on" in line) == (0 < at < 9)
+    for family, at in choice.robustness.break_even.items():
+        if family.name == "noise" and at is not None:
+            (line,) = [x for x in lines if x.startswith(f"noise on {family.modalities[0]}")]
+            assert (f"break-even severity {at:.0f}: from there on" in line) == (0 < at < 9)
             assert ("keep" in line) == (at > 9)
+
+
+def test_significant_differences_stand_apart_from_the_others(results: Path, page: Path) -> None:
+    board, text = boards(results, "watch")[0], page.read_text().replace("&#39;", "'")
+    text = text[text.index('<article id="watch"') :]
+    section = text[text.index("What the tests say") : text.index("My sensors")]
+    folded = re.findall(r"<details>.*?</details>", section, re.DOTALL)
+    for finding in leaderboard.findings(board):
+        said = leaderboard.sentence(board, finding.verdict)
+        assert said in section
+        assert any(said in part for part in folded) != finding.is_significant
 
 
 def test_records_without_damage_or_answers_still_make_a_page(tmp_path: Path) -> None:
     write(tmp_path, "concat", 2.0, scores={"clean": {"accuracy": 0.5}})
     for r in store.load(tmp_path):
         store.path_of(tmp_path, r.run).with_suffix(".npz").unlink()
-    report.write(store.load(tmp_path), tmp_path, tmp_path / "r.html", tmp_path / "f")
+    report.write(boards(tmp_path), tmp_path / "r.html", tmp_path / "f")
     assert "no test has been made" in (tmp_path / "r.html").read_text()
     for r in store.load(tmp_path):
         store.save(tmp_path, Record(r.run, "failed", r.code, r.data, 1, r.metrics, error="NaN"), None, None)
-    report.write(store.load(tmp_path), tmp_path, tmp_path / "r.html")
+    report.write(boards(tmp_path), tmp_path / "r.html")
     assert "There is no complete row" in (tmp_path / "r.html").read_text()
 
 
 def test_wrong_input_is_one_line(results: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="there are no records"):
-        report.write([], tmp_path, tmp_path / "r.html")
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot write"):
-        report.write(store.load(results, "other"), results, tmp_path / "file" / "r.html")
+        report.write(boards(results, "other"), tmp_path / "file" / "r.html")
 
 
 #: Clicks, types and reads back what a reader would see; the browser prints the document when it is done.
@@ -223,8 +243,8 @@ addEventListener("load", () => {
     return [fusers(), head(name).getAttribute("aria-sort")];
   };
   seen.before = fusers();
-  seen.score = click("accuracy %");
-  seen.reversed = click("accuracy %");
+  seen.score = click("score");
+  seen.reversed = click("score");
   seen.name = click("fuser");
   const filter = article.querySelector("input[type=search]");
   const type = text => { filter.value = text; filter.dispatchEvent(new Event("input")); return fusers(); };
@@ -235,7 +255,7 @@ addEventListener("load", () => {
   seen.ranked = fusers();
   const visible = () => [...table.tHead.rows[0].cells].filter(cell => cell.offsetWidth).map(cell => cell.textContent);
   const view = name => { article.querySelector(`button[data-view=${name}]`).click(); return visible(); };
-  seen.damage = view("damage"); seen.cost = view("cost"); seen.summary = view("summary");
+  seen.damage = view("robustness"); seen.cost = view("cost"); seen.summary = view("summary");
   const texts = row => [...row.cells].slice(0, 2).map(cell => cell.textContent);
   const answer = () => [...article.querySelectorAll(".answer tbody tr")].map(texts);
   seen.answer = answer();
@@ -284,8 +304,8 @@ def test_in_a_browser_it_is_silent_and_loads_nothing(seen: dict[str, Any]) -> No
 
 
 def test_in_a_browser_the_table_sorts(results: Path, seen: dict[str, Any]) -> None:
-    board = leaderboard.build(store.load(results, "watch"), results)[0]
-    by_score = sorted((r for r in board.rows if r.ranked), key=lambda r: -r.values["score"])
+    board = boards(results, "watch")[0]
+    by_score = sorted((r for r in board.rows if r.ranked), key=lambda r: -(r.clean or 0.0))
     names = [r.name for r in by_score]
     assert seen["before"][-1] == "hasty<b> (quick)"
     assert [n for n in seen["score"][0] if n in names] == names
@@ -306,16 +326,18 @@ def test_in_a_browser_the_table_filters(seen: dict[str, Any]) -> None:
 
 
 def test_in_a_browser_columns_come_and_go(seen: dict[str, Any]) -> None:
-    assert [c.replace("\u200b", "") for c in seen["summary"]] == ["#", "fuser", "accuracy %", "damaged"]
+    summary = ["place", "fuser", "score", "damaged", "difference", "parameters", "seconds"]
+    assert seen["summary"] == summary
     assert "noise:\u200bacc" in seen["damage"]
-    assert "trained" not in seen["damage"]
-    assert "trained" in seen["cost"]
+    assert "allocated" not in seen["damage"]
+    assert "allocated" in seen["cost"]
 
 
 def test_in_a_browser_the_sensors_are_answered(results: Path, seen: dict[str, Any]) -> None:
-    board = leaderboard.build(store.load(results, "watch"), results)[0]
-    for name, rows in (("damaged", seen["answer"]), ("noise:acc", seen["noise"])):
-        shown = dict(rows)
-        assert shown["jmt"] == f"{100 * board.row('jmt').values[name]:.1f}"
-        assert shown["only gyro"] == f"{100 * board.row('unimodal (gyro)').values[name]:.1f}"
+    board = boards(results, "watch")[0]
+    found = columns_of(board)
+    for label, shown in (("jmt", "jmt"), ("unimodal (gyro)", "only gyro")):
+        row = board.row(label)
+        assert dict(seen["answer"])[shown] == f"{100 * (row.damaged or 0.0):.1f}"
+        assert dict(seen["noise"])[shown] == f"{100 * found['noise:acc'].value(board, row):.1f}"
     assert seen["opened"] == seen["clicked"], "a click on a name opens its page"

@@ -184,10 +184,11 @@ def test_intervals_and_the_damaged_score_are_those_of_the_table(tmp_path: Path, 
         kept = Predictions(np.arange(60).astype(str), people, y, np.ones((60, 1), bool), answers)
         store.save(tmp_path / "results", records[-1], kept, None)
     assert tracking.sync(records[:1], tmp_path / "results", uri).rows == 1  # the other seed of the row is on disk
-    (line,) = leaderboard.build(records, tmp_path / "results")[0].rows
+    (board,) = leaderboard.build(records, tmp_path / "results")
+    values = content.values_of(board, board.rows[0])
     (parent,) = found(uri, "row")
     shown = {"accuracy": "score", "score low": "low", "score high": "high", "damaged": "damaged"}
-    assert {n: parent.data.metrics[n] for n in shown} == {n: line.values[c] for n, c in shown.items()}
+    assert {n: parent.data.metrics[n] for n in shown} == {n: values[c] for n, c in shown.items()}
     assert parent.data.metrics["score low"] < parent.data.metrics["accuracy"] < parent.data.metrics["score high"]
     assert parent.data.metrics["runs"] == len(found(uri, "run")) == 2
 

@@ -104,13 +104,14 @@ def _cross(spelled: tuple[str, ...]) -> dict[str, list[str]]:
 
 
 def _answer(study: Study, options: dict[str, Any]) -> int:
-    from fusionbench import leaderboard
+    from fusionbench import leaderboard, text
 
     obtained, ok = _obtain(study, options)
     for board in leaderboard.build(obtained, options["results"]) if obtained else []:
-        click.echo(leaderboard.render(board))
+        width = text.terminal_width()
+        click.echo(leaderboard.render(board, width=width, styled=text.is_styled()))
         for line in leaderboard.verdicts(board):
-            click.echo(line)
+            click.echo(text.wrap(line, width, "  "))
     return 0 if ok else 1
 
 

@@ -115,7 +115,7 @@ def encode_data(ctx: click.Context, benchmark: str, skip_bad: bool) -> int:
 
 def encode(setup: Setup) -> None:
     """Loads the data, its raw media through their frozen backbones; a bar and an estimate on a terminal."""
-    from fusionbench.jobs.progress import duration
+    from fusionbench.text import duration
 
     shown = False
     for event in setup.dataset.encode():

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +28,7 @@ PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_optio
 @click.option("--help", "-h", "help_", is_flag=True, help="With --fuser: its hyper-parameters too.")
 @click.pass_context
 def run_command(ctx: click.Context, fuser: str | None, help_: bool, **options: Any) -> int:
-    """Train one fuser on one benchmark and print the table.
+    """Train one fuser on one benchmark and print what it came to.
 
     Every hyper-parameter is a flag: --fuser.width 128, --train.lr 1e-3, --benchmark.noise 0.5, --backbone.acc tcn,
     --backbone.acc.dim 64. `fusionbench run --fuser NAME --help` lists them.
@@ -60,7 +57,7 @@ def run(
     results: Path,
     **how: Any,
 ) -> int:
-    """Does what is missing, prints the benchmark's table; the exit status."""
+    """Does what is missing, prints what it came to; the exit status."""
     asked = {"seeds": numbers(seeds, "seeds"), "folds": numbers(folds, "folds")}
     from fusionbench import jobs, study
     from fusionbench.cli.data import encode
@@ -87,31 +84,14 @@ def run(
     setup = plans[0].setup
     title = f"{' '.join([setup.names['fuser'], *setup.changes])} on {setup.benchmark_name}"
     done = jobs.perform(plans, results, title, say=say, track=not how.pop("no_track"), **how)
-    from fusionbench import leaderboard
-    from fusionbench.records import store
+    from fusionbench.cli.answer import answer
 
-    found = list(store.load(results, setup.benchmark_name))
-    for board in leaderboard.build(found, results) if found else []:  # none if every run there has ever been broke off
-        click.echo(leaderboard.render(board))
+    click.echo(answer(results, setup.benchmark_name, [r.run.id for r in done.records]), nl=False)
     return 0 if done.ok else 1
 
 
 def say(text: str) -> None:
     click.echo(text, err=True)
-
-
-@contextmanager
-def bar(title: str) -> Iterator[Any]:
-    """A progress bar on a terminal, silence elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def check_writable(results: Path) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fusionbench.errors import UsageError, unknown
 
 if TYPE_CHECKING:
+    from fusionbench.leaderboard import Board
     from fusionbench.records import Record
+    from fusionbench.report import Searches
 
 RESULTS = click.option(
     "--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True, help="The results folder."
@@ -26,7 +29,7 @@ def _records(results: Path, benchmark: str) -> list[Record]:
     Raises:
         UsageError: there are none.
     """
-    from fusionbench import registry
+    from fusionbench import progress, registry
     from fusionbench.records import store
 
     there = [path.name for path in results.glob("*") if path.is_dir() and not path.name.startswith(".")]
@@ -34,27 +37,44 @@ def _records(results: Path, benchmark: str) -> list[Record]:
         raise UsageError(f"there are no records in {results}; make some: fusionbench run --fuser concat")
     if benchmark != "*" and (benchmark := registry.plugin_name(benchmark)) not in there:
         raise unknown(f"benchmark with records in {results}", benchmark, there)
-    return list(store.load(results, benchmark))
+    with progress.bar("reading records") as advance:
+        return list(progress.counted(store.load(results, benchmark), advance))
+
+
+def _boards(results: Path, benchmark: str, reference: str) -> list[Board]:
+    from fusionbench import leaderboard, progress
+
+    records = _records(results, benchmark)
+    with progress.bar("statistics") as advance:
+        return leaderboard.build(records, results, reference=reference, advance=advance)
 
 
 @click.command("leaderboard")
 @click.option("--benchmark", "-b", default="*", metavar="NAME", help="Only this one.  [default: all]")
 @click.option("--format", "fmt", default="table", show_default=True, help="table, markdown, latex, csv, html or json")
 @click.option("--sort", metavar="COLUMN", help="A column of the table.")
-@click.option("--columns", metavar="A,B,...", help="Only these, in this order.")
+@click.option("--columns", metavar="A,B,...", help="Only these columns, or groups of columns, in this order; or all.")
+@click.option("--wide", is_flag=True, help="Every column that has values, however wide the terminal is.")
+@click.option("--explain", is_flag=True, help="What each column says, in a sentence.")
 @click.option("--verdicts", is_flag=True, help="Also the sentences: what is better, and does fusion help?")
 @REFERENCE
 @RESULTS
 def leaderboard_command(
-    benchmark: str, fmt: str, sort: str | None, columns: str | None, verdicts: bool, reference: str, results: Path
-) -> int:
-    """Ranked tables from the records on disk."""
-    from fusionbench import leaderboard
+    benchmark: str, fmt: str, sort: str | None, columns: str | None, wide: bool, explain: bool, verdicts: bool,
+    reference: str, results: Path,
+) -> int:  # fmt: skip
+    """Tables from the records on disk, best first: what fits the terminal, or the columns that are asked for."""
+    from fusionbench import leaderboard, text
 
-    boards = leaderboard.build(_records(results, benchmark), results, reference=reference)
-    click.echo(leaderboard.render_all(boards, fmt, sort, columns.split(",") if columns else None))
+    width = text.terminal_width()
+    if explain:
+        click.echo(leaderboard.explain(width))
+        return 0
+    boards = _boards(results, benchmark, reference)
+    view = leaderboard.View(sort, columns.split(",") if columns else None, wide, width, text.is_styled())
+    click.echo(leaderboard.render_all(boards, fmt, view))
     for board in boards if verdicts else []:
-        click.echo("\n".join(leaderboard.verdicts(board)))
+        click.echo("\n".join(text.wrap(line, width, "  ") for line in leaderboard.verdicts(board)))
     return 0
 
 
@@ -66,11 +86,26 @@ def leaderboard_command(
 @RESULTS
 def report_command(benchmark: str, out: Path, figures: Path | None, reference: str, results: Path) -> int:
     """One self-contained HTML page from the records on disk."""
-    from fusionbench import report
+    from fusionbench import progress, report
 
-    paths = report.write(_records(results, benchmark), results, out, figures, reference=reference)
+    boards = _boards(results, benchmark, reference)
+    with progress.bar("figures") as advance:
+        paths = report.write(boards, out, figures, searches=_searches(results), advance=advance)
     click.echo(f"{paths[0]}" + (f" and {len(paths) - 1} figures in {figures}" if figures else ""))
     return 0
+
+
+def _searches(results: Path) -> Searches:
+    """The searches that are on disk; torch is imported if there is one."""
+
+    def found(benchmark: str, fuser: str) -> Mapping[int, Any]:
+        if not (results / benchmark / fuser / "tuned.json").is_file():
+            return {}
+        from fusionbench import search
+
+        return search.restored(results, benchmark, fuser)
+
+    return found
 
 
 @click.group("records")
@@ -99,11 +134,10 @@ def list_records(benchmark: str, results: Path) -> int:
 @RESULTS
 def sync_records(artifacts: bool, results: Path) -> int:
     """Mirror to MLflow what it does not have yet; exit status 1 if it could not take everything."""
-    from fusionbench import tracking
-    from fusionbench.cli.run import bar
+    from fusionbench import progress, tracking
     from fusionbench.records import store
 
-    with bar("mirroring") as advance:
+    with progress.bar("mirroring") as advance:
         done = tracking.sync(list(store.load(results)), results, artifacts=artifacts, advance=advance)
     uri = tracking.default_uri()
     click.echo(f"{done.rows} rows and {done.runs} runs logged to {uri}")

@@ -9,7 +9,7 @@ import click
 
 from fusionbench.cli.compare import split
 from fusionbench.cli.flags import numbers
-from fusionbench.cli.run import PASS_ON, bar, check_writable
+from fusionbench.cli.run import PASS_ON, check_writable
 from fusionbench.errors import UsageError
 
 
@@ -42,7 +42,7 @@ def tune_command(
         raise UsageError("tune what? fusionbench tune jmt concat -b watch --trials 20")
     outer = numbers(folds, "folds")
     check_writable(results)
-    from fusionbench import harness, search, tracking
+    from fusionbench import harness, progress, search, tracking
 
     shared = {part: values for part, values in dotted.items() if part in ("train", "benchmark") or "backbone" in part}
     for name in names:
@@ -53,7 +53,7 @@ def tune_command(
             setup, results, trials=None if budget else 20 if trials is None else trials, budget=budget, given=given,
             folds=outer, **options,
         )  # fmt: skip
-        with bar(title) as advance:
+        with progress.bar(title) as advance:
             for event in events:
                 if isinstance(event, search.Searching):
                     advance(event.done, event.total)
@@ -68,7 +68,7 @@ def tune_command(
 
 
 def _tell(title: str, tuned: Any) -> None:
-    from fusionbench.jobs.progress import duration
+    from fusionbench.text import duration
 
     for fold, chosen in tuned.folds.items():
         found = " ".join(f"{p}.{n}={v}" for p, values in chosen.settings.items() for n, v in values.items())

@@ -23,6 +23,7 @@ from fusionbench.engine.model import Blueprint, Model
 from fusionbench.engine.programs import Alone, Program, Stacked, chunk, hide, stacked_answers
 from fusionbench.engine.recipe import Member, Recipe, rates_of
 from fusionbench.errors import UsageError
+from fusionbench.records.settings import Training
 
 __all__ = [
     "Alone",
@@ -65,12 +66,12 @@ class Trained:
     history: list[dict[str, float]]
     seconds: float
     parameters: dict[str, int]
-    how: str
+    how: Training
     error: str | None = None
 
     @property
     def stacked(self) -> bool:
-        return self.how.startswith("stacked")
+        return self.how.others > 0
 
 
 Event = Progress | Trained
@@ -149,8 +150,7 @@ def _train_together(
             row for row, (number, record) in enumerate(running.items())
             if final or record.error or record.waited >= recipe.patience or number in (stop or ())
         ]  # fmt: skip
-        how = "alone" if everyone == 1 else f"stacked with {everyone - 1} others"
-        how += ", as a CUDA graph" if graph and graph.replay else ""
+        how = Training(everyone - 1, bool(graph and graph.replay))
         state.graphs = state.graphs and not (graph and graph.refused)
         for row in leaving:
             state.handed_out = True

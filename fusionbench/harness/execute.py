@@ -189,7 +189,7 @@ def _finish(
                 "test": len(splits.test),
                 "skipped": len(setup.benchmark.skipped),
             },
-            how=best.how,
+            how=str(best.how),
         )
         store.save(results, done, found.predictions, best.weights)
         yield done

@@ -20,8 +20,9 @@ from fusionbench.errors import UsageError
 from fusionbench.jobs.cluster import on_cluster
 from fusionbench.jobs.local import in_process, in_processes, work
 from fusionbench.jobs.plan import Failure, Job, Outcome, Plan, Running, cut, plan_runs, sized
-from fusionbench.jobs.progress import duration, watch
+from fusionbench.jobs.progress import watch
 from fusionbench.records import Record
+from fusionbench.text import duration
 
 __all__ = [
     "Failure",

@@ -97,8 +97,3 @@ def _screen(state: _State, title: str, stack: ExitStack) -> tuple[Callable[[str]
         bar.update(task, completed=state.progress, state=str(state))
 
     return lambda line: bar.console.print(line, markup=False, highlight=False), show
-
-
-def duration(seconds: float) -> str:
-    """`45 s` or `3.5 min`."""
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"

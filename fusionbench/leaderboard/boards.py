@@ -1,39 +1,45 @@
-"""Boards: the rows of one benchmark with every number that a table, a sentence or a figure needs."""
+"""Boards: the rows of one benchmark with every value that a table, a sentence or a figure shows."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-from fusionbench import metrics, stats
+from fusionbench import metrics, registry
+from fusionbench.conditions import Condition, families
 from fusionbench.errors import UsageError
-from fusionbench.leaderboard.findings import DAMAGED, SCORE, Finding, Findings, find, oriented
+from fusionbench.leaderboard.robustness import Robustness, robustness
+from fusionbench.leaderboard.statistics import DAMAGED, SCORE, RowStatistics, Statistics, measured
+from fusionbench.progress import Advance
 from fusionbench.records import Record
-from fusionbench.records.rows import (
-    CHANCE,
-    CLEAN,
-    LATE,
-    REFERENCE,
-    Entry,
-    Pile,
-    average,
-    families,
-    piles,
-    ranking_damage,
-)
-from fusionbench.stats import Comparison
+from fusionbench.records.rows import CHANCE, REFERENCE, BoardRecords, RowRecords, average, plugins, ranking_damage
+from fusionbench.records.rows import boards as sorted_into_boards
+from fusionbench.stats import Place, Verdict
 
-#: Marks that say something about a whole method or dataset, with their sign in a table and what it means.
-DAGGERS = {
-    "reconstruction": ("†", "rebuilt from the publication without the authors' code"),
-    "transductive": ("‡", "statistics of the test people went into the features"),
-    "subject dependent": ("§", "one person may stand on both sides of a split"),
+
+@dataclass(frozen=True)
+class Mark:
+    """What a table says of a whole row by a sign after its name."""
+
+    name: str
+    sign: str
+    meaning: str
+
+
+#: By the name that records carry; the last is found by comparison with the files that are here.
+MARKS = {
+    mark.name: mark
+    for mark in (
+        Mark("reconstruction", "†", "rebuilt from the publication without the authors' code"),
+        Mark("transductive", "‡", "statistics of the test groups went into the features"),
+        Mark("subject dependent", "§", "one group may stand on both sides of a split"),
+        Mark("other code", "°", "made by other code than what is here now: a new run makes another row"),
+    )
 }
+OTHER_CODE = "other code"
 
 
 @dataclass(eq=False)
@@ -41,45 +47,85 @@ class Row:
     """One line of a table.
 
     Attributes:
-        label: unique on its board among the rows of the newest code.
-        ranked: complete, of the newest code and not a quick try; the others stand last, with `lacks` as the reason.
-        values: column -> value; None (or not there) where it is undefined.
-        ranks: measure ("score", "damaged") -> 1 + how many rows beat this one (`stats.tied_ranks`).
-        conditions: condition -> score.
-        runs: ids of the runs behind the numbers.
+        ranked: complete, of the newest code and not a quick try; the others stand apart, `lacks` says why.
+        clean: the score on undamaged input; conditions: condition -> score; damaged: None where some of it is missing.
+        costs: seconds, counts and sizes as the records name them: medians over runs, times of the board's device only.
+        verdicts: measure ("score", "damaged") -> this row against the reference.
+        places: measure -> where it stands among the default rows.
     """
 
-    label: str
-    fuser: str
-    entry: Entry
-    ranked: bool
-    lacks: str
-    values: dict[str, Any] = field(default_factory=dict)
-    ranks: dict[str, int] = field(default_factory=dict)
-    conditions: dict[str, float | None] = field(default_factory=dict)
-    tested: bool = False
-    each: dict[str, float | None] = field(default_factory=dict)
+    records: RowRecords
+    statistics: RowStatistics | None
+    marks: list[Mark]
+    clean: float | None = None
+    conditions: dict[Condition, float | None] = field(default_factory=dict)
+    damaged: float | None = None
+    costs: dict[str, float | None] = field(default_factory=dict)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    places: dict[str, Place] = field(default_factory=dict)
+    robustness: Robustness = field(default_factory=Robustness)
+
+    @property
+    def label(self) -> str:
+        """Unique on its board among the rows of the newest code."""
+        return self.records.label
+
+    @property
+    def fuser(self) -> str:
+        return self.records.first.run.fuser
+
+    @property
+    def ranked(self) -> bool:
+        return self.records.ranked
+
+    @property
+    def lacks(self) -> str:
+        return self.records.lacks
 
     @property
     def runs(self) -> list[str]:
-        return [r.run.id for r in self.entry.used]
+        """Ids of the runs behind the numbers."""
+        return [r.run.id for r in self.records.used]
 
     @property
     def name(self) -> str:
-        """The label with its daggers and, in brackets, what keeps the row from being ranked."""
-        signs = "".join(sign for mark, (sign, _) in DAGGERS.items() if mark in self.entry.marks)
-        return f"{self.label}{signs}" + (f" ({self.lacks})" if self.lacks else "")
+        """The label with the signs of its marks and, in brackets, what keeps the row from being ranked."""
+        return f"{self.label}{''.join(mark.sign for mark in self.marks)}" + (f" ({self.lacks})" if self.lacks else "")
+
+    @property
+    def each(self) -> dict[str, float | None]:
+        """Group -> its own clean score; empty without evidence."""
+        return self.statistics.each if self.statistics else {}
+
+    @property
+    def seeds(self) -> int:
+        """Seeds of which every fold is done; of an incomplete row those that have begun."""
+        return len(self.records.seeds) or len({r.run.seed for r in self.records.done})
+
+    @property
+    def folds(self) -> int:
+        return len({r.run.fold for r in self.records.used})
+
+    def score(self, measure: str) -> float | None:
+        """The clean score or the damaged one."""
+        return self.clean if measure == SCORE else self.damaged
+
+    def bounds(self, measure: str) -> tuple[float | None, float | None]:
+        """The 95 % interval of that score."""
+        found = self.statistics and (self.statistics.score if measure == SCORE else self.statistics.damaged)
+        return (found.low, found.high) if found else (None, None)
 
 
 @dataclass(eq=False)
 class Board:
-    """One table: rows that were judged alike, and what their comparison rests on.
+    """One table: rows that were evaluated alike, and what their comparison rests on.
 
     Attributes:
-        metric: the primary one; `percent` is how it is printed.
         damage: the conditions that the damaged score averages.
         chance: the score of a constant answer; noise: the SD over seeds of the reference.
-        comparisons: measure -> label -> that row against the reference, Holm-corrected within this family.
+        reference: the label of the row that the others are compared with.
+        groups: how many the test resamples; unit: what one is called.
+        measure: what orders the rows: the damaged score where there is damage (protocol, section 4), else the clean.
         notes: whole sentences for below the table.
     """
 
@@ -89,54 +135,83 @@ class Board:
     data: str
     code: str
     metric: str
-    percent: bool
+    metrics: list[str]
     modalities: list[str]
-    damage: list[str]
+    damage: list[Condition]
     rows: list[Row]
     chance: float | None
     noise: float | None
     reference: str | None
-    people: int
+    groups: int
+    unit: str
     device: str
     pooled: bool
-    comparisons: dict[str, dict[str, Comparison]]
-    findings: Findings
+    measure: str = SCORE
     notes: list[str] = field(default_factory=list)
 
     @property
-    def batch(self) -> int:
-        """The samples of the larger batch whose latency was measured."""
-        return int(max((row.values.get("batch") or 0 for row in self.rows), default=0))
-
-    @property
-    def measure(self) -> str:
-        """What ranks: the damaged score where there is damage (protocol, section 4), else the clean one."""
-        return DAMAGED if any(row.ranked and row.values.get(DAMAGED) is not None for row in self.rows) else SCORE
+    def percent(self) -> bool:
+        return metrics.get(self.metric).percent
 
     @property
     def higher_is_better(self) -> bool:
         return metrics.get(self.metric).higher_is_better
 
     @property
+    def sign(self) -> float:
+        """1 where a higher score is better, else -1."""
+        return 1.0 if self.higher_is_better else -1.0
+
+    @property
+    def batch(self) -> int:
+        """The samples of the larger batch whose latency was measured."""
+        return int(max((row.costs.get("batch") or 0 for row in self.rows), default=0))
+
+    @property
+    def ranked(self) -> list[Row]:
+        """The ranked rows, best first."""
+        return in_order([row for row in self.rows if row.ranked], self)
+
+    @property
     def detectable(self) -> float | None:
-        """The difference from the reference that these people and seeds can show, typically (median)."""
-        known = [c.detectable for c in self.comparisons.get(self.measure, {}).values() if c.detectable is not None]
+        """The difference from the reference that these groups and seeds show with power .8, typically (median)."""
+        verdicts = [row.verdicts.get(self.measure) for row in self.rows]
+        known = [v.detectable for v in verdicts if v is not None and v.detectable is not None]
         return median(known) if known else None
 
     def row(self, label: str) -> Row:
         """The ranked row of that label."""
         return next(row for row in self.rows if row.label == label and row.ranked)
 
-    def pair(self, measure: str, a: str, b: str) -> Comparison | None:
-        """Row a against row b, Holm-corrected within all comparisons with b; None if they were not compared."""
-        numbers = {row.label: n for n, row in enumerate(self.rows) if row.ranked}
-        if a not in numbers or b not in numbers:
-            return None
-        return self.findings.against(measure, numbers[b]).get(numbers[a])
+
+def in_order(rows: Iterable[Row], board: Board) -> list[Row]:
+    """By the score that ranks, best first; undefined ones last."""
+
+    def place(row: Row) -> tuple[bool, float, str]:
+        value = row.score(board.measure)
+        return value is None, -board.sign * (value or 0.0), row.label
+
+    return sorted(rows, key=place)
 
 
-def build(records: Iterable[Record], results: Path, *, reference: str = REFERENCE) -> list[Board]:
+#: (kind, name of a plugin) -> the fingerprint of the code that is here, None where there is none.
+Here = Callable[[str, str], str | None]
+
+
+def build(
+    records: Iterable[Record],
+    results: Path,
+    *,
+    reference: str = REFERENCE,
+    here: Here | None = registry.fingerprint_here,
+    advance: Advance = lambda done, total: None,
+) -> list[Board]:
     """One board for all that may be compared: benchmark, its settings, code and data, and the protocol.
+
+    Args:
+        reference: the label or the fuser that all are compared with, named beforehand.
+        here: rows of other code than it names are marked; None: no row is.
+        advance: told how far the statistics are, row by row.
 
     Raises:
         UsageError: there are no records.
@@ -144,203 +219,122 @@ def build(records: Iterable[Record], results: Path, *, reference: str = REFERENC
     known = list(records)
     if not known:
         raise UsageError(f"there are no records in {results}; make some: fusionbench run --fuser concat")
-    return [_board(pile, results, reference) for pile in piles(known)]
+    return [_board(found, results, reference, here, advance) for found in sorted_into_boards(known)]
 
 
-def _board(pile: Pile, results: Path, reference: str) -> Board:
-    entries, first = pile.entries, pile.first
-    metric = first.metrics[0]
-    damage = ranking_damage(entries)
-    base = _find_reference(entries, reference)
-    found = find(entries, results, damage, base)
-    rows = [Row(e.label, e.first.run.fuser, e, e.ranked, e.lacks) for e in entries]
-    counting = [r for e in entries for r in e.used]
-    chance = average([v for v in (r.scores.get(CHANCE, {}).get(metric) for r in counting) if v is not None])
-    measured = Counter(r.device for r in counting).most_common(1)
+def _board(found: BoardRecords, results: Path, reference: str, here: Here | None, advance: Advance) -> Board:
+    first = found.first
+    metric, damage = first.metrics[0], ranking_damage(found.rows)
+    base = _find_reference(found.rows, reference)
+    known = measured(found.rows, results, damage, base, advance)
+    counting = [r for row in found.rows for r in row.used]
+    chance = [v for r in counting if (v := r.scores.get(CHANCE, {}).get(metric)) is not None]
+    devices = Counter(r.device for r in counting).most_common(1)
+    device = devices[0][0] if devices else ""
+    rows = [
+        _row(records, known.rows.get(number), damage, device, metric, here) for number, records in enumerate(found.rows)
+    ]
     board = Board(
-        first.run.benchmark, _title(pile), first.protocol, first.data, first.code.get("benchmark", ""), metric,
-        metrics.get(metric).percent, list(first.run.backbones), damage, rows, chance,
-        _noise(found, base), None if base is None else entries[base].label,
-        max((f.people for f in found.rows.values()), default=0), measured[0][0] if measured else "",
-        any(e.folds_wanted > 1 for e in entries), {}, found, list(pile.notes),
-    )  # fmt: skip
-    for number, row in enumerate(rows):
-        _fill(board, row, found.rows.get(number))
-    for row in rows:
-        _judge_robustness(board, row, None if base is None else rows[base])
-    for measure in (SCORE, DAMAGED):
-        for number, rank in found.ranks(measure).items():
-            rows[number].ranks[measure] = rank
-        against = {} if base is None else found.against(measure, base)
-        board.comparisons[measure] = {rows[i].label: c for i, c in sorted(against.items())}
-        if measure == board.measure:
-            for i, c in against.items():
-                rows[i].values |= {"gain": c.difference, "p": c.adjusted, "p_folds": c.p_folds}
+        benchmark=first.run.benchmark,
+        title=_title(found),
+        protocol=first.protocol,
+        data=first.data,
+        code=first.code.get("benchmark", ""),
+        metric=metric,
+        metrics=list(first.metrics),
+        modalities=list(first.run.backbones),
+        damage=damage,
+        rows=rows,
+        chance=average(chance),
+        noise=_noise(rows, base),
+        reference=base,
+        groups=max((row.groups for row in known.rows.values()), default=0),
+        unit=known.unit,
+        device=device,
+        pooled=any(row.records.folds_wanted > 1 for row in rows),
+        measure=DAMAGED if any(row.ranked and row.damaged is not None for row in rows) else SCORE,
+        notes=list(found.notes),
+    )
+    _compare(board, known)
     return board
 
 
-def _title(pile: Pile) -> str:
-    changes = [c.partition(".")[2] for c in pile.first.changes if c.startswith("benchmark.")]
-    return pile.first.run.benchmark + (f" ({', '.join(changes)})" if changes else "")
+def _compare(board: Board, known: Statistics) -> None:
+    """What a row is relative to the others: verdict, place, robustness."""
+    for row in board.rows:
+        row.robustness = robustness(board, row)
+        for measure in (SCORE, DAMAGED) if row.ranked else ():
+            if verdict := known.verdicts[measure].get(row.label):
+                row.verdicts[measure] = verdict
+            if place := known.places[measure].get(row.label):
+                row.places[measure] = place
 
 
-def _find_reference(entries: Sequence[Entry], name: str) -> int | None:
-    """The number of the row that is called so, else the ranked row of that fuser that changes least."""
-    ranked = [(e.label != name, len(e.first.changes), n) for n, e in enumerate(entries) if e.ranked]
-    same = [key for key in ranked if entries[key[2]].label == name or entries[key[2]].first.run.fuser == name]
-    return min(same)[2] if same else None
+def _title(found: BoardRecords) -> str:
+    settings = [change for change in found.first.changed if change.part == "benchmark"]
+    words = ", ".join(change.short for change in settings)
+    return found.first.run.benchmark + (f" ({words})" if words else "")
 
 
-def _noise(found: Findings, base: int | None) -> float | None:
+def _find_reference(rows: Sequence[RowRecords], name: str) -> str | None:
+    """The label of the row that is called so, else of the ranked row of that fuser that changes least."""
+    same = [row for row in rows if row.ranked and name in (row.label, row.first.run.fuser)]
+    return min(same, key=lambda row: (row.label != name, len(row.first.changes)), default=RowRecords([])).label or None
+
+
+def _noise(rows: Sequence[Row], base: str | None) -> float | None:
     """The noise floor: the SD over seeds of the reference, or where there is none the median over rows."""
-    if base is not None and base in found.rows:
-        return found.rows[base].noise
-    known = [f.noise for f in found.rows.values() if f.noise is not None]
-    return median(known) if known else None
+    known = {row.label: row.statistics.noise for row in rows if row.statistics and (row.ranked or base is None)}
+    if base in known:
+        return known[base]
+    values = [noise for noise in known.values() if noise is not None]
+    return median(values) if values else None
 
 
-def _fill(board: Board, row: Row, found: Finding | None) -> None:
-    """Scores, counts and costs of one row; without stored answers scores are means over runs."""
-    entry, metric, values = row.entry, board.metric, row.values
-    values |= {"seeds": len(entry.seeds) or len({r.run.seed for r in entry.done}), "failed": entry.failed}
-    values["folds"] = len({r.run.fold for r in entry.used})
-    row.tested = found is not None
-    row.conditions = {c: entry.mean(c, metric) for c in (CLEAN, *entry.conditions)}
+def _row(
+    records: RowRecords,
+    found: RowStatistics | None,
+    damage: Sequence[Condition],
+    device: str,
+    metric: str,
+    here: Here | None,
+) -> Row:
+    """Scores and costs of one row; without evidence scores are means over runs."""
+    row = Row(records, found, _marks(records, here), records.mean(None, metric))
+    row.conditions = {c: records.mean(c, metric) for c in records.conditions}
     if found is not None:
+        row.clean = found.score.score
         row.conditions |= found.conditions
-        row.each = found.each
-        values |= {"low": found.score.low, "high": found.score.high}
-        if found.damaged is not None:
-            values |= {"damaged_low": found.damaged.low, "damaged_high": found.damaged.high}
-        for name in ("seed", "fold", "person"):
-            variance = getattr(found.varies, name)
-            values[f"sd_{name}"] = None if variance is None else math.sqrt(variance)
-        values["decile"] = stats.worst_decile(found.each, board.higher_is_better)
-    values[SCORE] = row.conditions.get(CLEAN)
-    shown = families(c for c in row.conditions if c != CLEAN)
-    for name, levels in shown.items():
-        values[name] = average(row.conditions[c] for c in levels)
-    if board.damage and all(c in row.conditions for c in board.damage):
-        values[DAMAGED] = average(average(row.conditions[c] for c in ls) for ls in families(board.damage).values())
-    for name in ("ece", "brier"):
-        values[name] = entry.mean(CLEAN, name)
-        values[f"{name}_damaged"] = average(
-            average(entry.mean(c, name) for c in levels) for levels in families(board.damage).values()
-        )
-    values |= {"regret": _regret(entry, metric, [CLEAN]), "regret_damaged": _regret(entry, metric, board.damage)}
+    if damage and all(c in row.conditions for c in damage):
+        row.damaged = average(family_mean(row, levels) for levels in families(damage).values())
+    row.costs = _costs(records.used, device)
+    return row
+
+
+def family_mean(row: Row, levels: Sequence[Condition]) -> float | None:
+    """The mean over severities; None if one is not there."""
+    return average(row.conditions.get(c) for c in levels)
+
+
+def _marks(records: RowRecords, here: Here | None) -> list[Mark]:
+    names = set(records.marks)
+    now = {plugin: here(*plugin) if here else None for plugin in plugins(records.first)}
+    different = any(now[plugin] not in (None, then) for plugin, then in plugins(records.first).items())
+    if different and not records.stale:
+        names.add(OTHER_CODE)
+    return [mark for name, mark in MARKS.items() if name in names]
+
+
+def _costs(used: Sequence[Record], device: str) -> dict[str, float | None]:
+    """What was measured, medians over runs; a time or a size of another device does not count."""
+
+    def typical(sources: Iterable[Mapping[str, float | None]], name: str) -> float | None:
+        known = [value for costs in sources if (value := costs.get(name)) is not None]
+        return median(known) if known else None
+
+    found: dict[str, float | None] = {}
     for source in ("parameters", "costs", "seconds"):
-        for name in {n for r in entry.used for n in getattr(r, source)}:
+        for name in {name for r in used for name in getattr(r, source)}:
             anywhere = source == "parameters" or name in ("flops", "batch")
-            same = [getattr(r, source) for r in entry.used if anywhere or r.device == board.device]
-            known = [costs[name] for costs in same if costs.get(name) is not None]
-            values["seconds" if name == "train" else name] = median(known) if known else None
-    rates = Counter(r.chosen.get("lr") for r in entry.used if r.chosen.get("lr") is not None)
-    values["lr"] = " ".join(f"{lr:g}x{n}" for lr, n in sorted(rates.items()) if lr is not None) or None
-
-
-def _regret(entry: Entry, metric: str, conditions: Sequence[str]) -> float | None:
-    """Best reachable score minus score, run by run; over corruptions as the damaged score, where the best is known."""
-    means = []
-    for levels in families(conditions).values():
-        known = [c for c in levels if entry.used and all(c in r.best and c in r.scores for r in entry.used)]
-        gaps = [
-            average(_gap(metric, r.best.get(c), r.scores[c].get(metric)) for r in entry.used) for c in known
-        ]  # fmt: skip
-        if gaps:
-            means.append(average(gaps))
-    return average(means)
-
-
-def _gap(metric: str, best: float | None, score: float | None) -> float | None:
-    a, b = oriented(metric, best), oriented(metric, score)
-    return None if a is None or b is None else a - b
-
-
-def curves(board: Board, row: Row) -> dict[str, list[float | None]]:
-    """Corruption -> scores at severities 0, 1, ..., oriented so that higher is better; what is whole of the damage."""
-    scores = {c: oriented(board.metric, value) for c, value in row.conditions.items()}
-    return {
-        name: [scores.get(CLEAN), *(scores[c] for c in levels)]
-        for name, levels in families(board.damage).items()
-        if all(c in scores for c in levels)
-    }
-
-
-def alone(board: Board) -> dict[str, Row]:
-    """Modality -> the ranked row of that modality alone, in the benchmark's order; of several the plainest."""
-    found: dict[str, Row] = {}
-    for row in sorted(board.rows, key=lambda r: (len(r.entry.first.changes), r.label)):
-        if row.ranked and (m := row.entry.modality) is not None:
-            found.setdefault(m, row)
-    return {m: found[m] for m in board.modalities if m in found}
-
-
-def late(board: Board) -> Row | None:
-    """The plainest ranked row of late averaging."""
-    rows = [row for row in board.rows if row.ranked and row.fuser == LATE]
-    return min(rows, key=lambda r: (len(r.entry.first.changes), r.label), default=None)
-
-
-def _judge_robustness(board: Board, row: Row, base: Row | None) -> None:
-    chance = oriented(board.metric, board.chance)
-    mine = curves(board, row)
-    if not mine or not row.entry.done:
-        return
-    # Without a known chance level nothing is known of what is left above it.
-    found = stats.summary(
-        mine, chance=math.inf if chance is None else chance, noise=board.noise or 0.0,
-        reference=curves(board, base) if base else None,
-        alone={m: curves(board, r) for m, r in alone(board).items()}, modalities=board.modalities,
-    )  # fmt: skip
-    whole = row.values.get(DAMAGED) is not None
-    row.values |= {
-        "retained": found["retained"] if whole else None,
-        "drop": found["drop"] if whole else None,
-        "worst": found["worst"],
-        "rce": found["relative_error"] if whole else None,
-        "rce_alone": found["relative_error_alone"] if whole else None,
-        "effective": found["effective_robustness"] if whole else None,
-        "break_even": found["break_even"],
-    }
-    row.values |= _missingness(board, row)
-    single = alone(board)
-    if single and row.each and row.entry.modality is None:
-        best = best_alone(board)
-        row.values["hurt"] = (
-            stats.share_hurt(row.each, single[best].each, 0.0, board.higher_is_better) if best else None
-        )
-
-
-def lattice(board: Board, row: Row) -> dict[frozenset[str], float | None]:
-    """Set of present modalities -> score, oriented so that higher is better, from the row's `missing` conditions."""
-    whole = frozenset(board.modalities)
-    found = {whole: oriented(board.metric, row.conditions.get(CLEAN))}
-    for condition, value in row.conditions.items():
-        if condition.startswith("missing:") and (left := whole - stats.targets(condition, whole)):
-            found[left] = oriented(board.metric, value)
+            found[name] = typical([getattr(r, source) for r in used if anywhere or r.device == device], name)
     return found
-
-
-def _missingness(board: Board, row: Row) -> dict[str, Any]:
-    """The worst subset of modalities, the spread over single absences, and the area over realised rates."""
-    found = lattice(board, row)
-    complete = len(found) == 2 ** len(board.modalities) - 1
-    rates = {0.0: oriented(board.metric, row.conditions.get(CLEAN))}
-    for condition, value in row.conditions.items():
-        if condition.startswith("absent:all:"):
-            realised = average(average(r.rates.get(condition, {}).values()) for r in row.entry.used)
-            if realised is not None:
-                rates[realised] = oriented(board.metric, value)
-    worst = stats.worst_subset(found) if complete and len(board.modalities) > 1 else None
-    return {
-        "worst_subset": (worst[1], "+".join(sorted(worst[0]))) if worst else None,
-        "spread": stats.spread(found),
-        "missingness": stats.missingness_area(rates),
-    }
-
-
-def best_alone(board: Board) -> str | None:
-    """The modality whose own model is best on validation people (test people must not choose it)."""
-    scores = {m: average(r.chosen.get("validation") for r in row.entry.used) for m, row in alone(board).items()}
-    known = {m: s for m, s in scores.items() if s is not None}
-    return max(sorted(known), key=known.__getitem__) if known else None

@@ -1,19 +1,48 @@
-"""The columns of a table: what each is called, how its numbers are printed, and which way they are good."""
+"""The columns of a table, one declaration each: what every format, `--columns`, `--sort` and `--explain` come from.
+
+A new statistic is one function of (board, row) and one entry in `COLUMNS`.
+"""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-from fusionbench.errors import unknown
-from fusionbench.leaderboard.boards import Board, Row
-from fusionbench.leaderboard.findings import DAMAGED, SCORE
-from fusionbench.records.rows import families, is_lattice
+from fusionbench import metrics, stats, text
+from fusionbench.conditions import Condition, families
+from fusionbench.errors import UsageError, unknown
+from fusionbench.leaderboard.boards import Board, Row, family_mean, in_order
+from fusionbench.leaderboard.robustness import regret
+from fusionbench.leaderboard.statistics import DAMAGED, SCORE
+from fusionbench.records.rows import average, is_lattice
+from fusionbench.stats import Place, Verdict
 
-MISSING = "-"
+#: Which way a column is better: its numbers up or down, as the board's metric says, or it is no matter of better.
+Better = Literal["up", "down", "metric", None]
+#: A column of this importance is never left out.
+ALWAYS = 100
+#: Groups of columns, in the order of a wide table; their names may stand for their columns.
+GROUPS = {
+    "summary": "where a row stands, and what it costs",
+    "tests": "differences from the reference",
+    "robustness": "what damage and absence do",
+    "metrics": "the other metrics of the records",
+    "people": "single groups, and what the score varies with",
+    "cost": "sizes and times",
+    "training": "how a row was trained",
+    "rates": "what a condition really took",
+}
+
+
+class Measured(NamedTuple):
+    """A score with its 95 % interval."""
+
+    value: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -21,176 +50,375 @@ class Column:
     """One column.
 
     Attributes:
-        name: how `--columns` and `--sort` spell it.
-        title: its heading.
-        get: the value of a row, None where undefined.
+        name: its heading, and how `--columns` and `--sort` spell it.
+        value: of a row; None where undefined.
         spell: the value as text.
-        up: True if more is better, False if less is, None if it is no matter of better.
-        help: what it says, in one sentence.
+        better: which way it is good.
+        group: one of `GROUPS`.
+        explain: what it says, in a sentence.
+        default: how long it stays in a table that is too wide, `ALWAYS` the longest; None: only shown when asked for.
+        short: a narrower spelling, for a table that is too wide; short_at: when, on the scale of `default`.
+        left: is its text set to the left?
+        undefined: what stands for None.
+        asked: not even in a wide table unless it is named.
     """
 
     name: str
-    title: str
-    get: Callable[[Row], Any]
-    spell: Callable[[Any], str]
-    up: bool | None
-    help: str
+    value: Callable[[Board, Row], Any]
+    spell: Callable[[Board, Any], str]
+    better: Better
+    group: str
+    explain: str
+    default: int | None = None
+    short: Callable[[Board, Any], str] | None = None
+    short_at: int = 0
+    left: bool = False
+    undefined: str = "-"
+    asked: bool = False
+
+    def cell(self, board: Board, value: Any, short: bool = False) -> str:
+        """The text of a cell."""
+        if value is None or value == "":
+            return self.undefined
+        return (self.short if short and self.short else self.spell)(board, value)
+
+    def is_up(self, board: Board) -> bool | None:
+        """Is more better? None where it is no matter of better."""
+        if self.better == "metric":
+            return board.higher_is_better
+        return None if self.better is None else self.better == "up"
 
 
-DEFAULT = "default"
+# Spellings
 
 
-def tuning(row: Row) -> str:
-    """`6 trials`, or `default`."""
-    trials, _, _ = row.entry.first.run.tuned.partition(" trials")
-    return f"{trials} trials" if trials else DEFAULT
+def as_score(board: Board, value: float) -> str:
+    return text.score(value, board.percent)
 
 
-def known(board: Board, sort: str | None = None) -> dict[str, Column]:
-    """Every column that the board has values for, in order; ranks are by the score that sorts, clean or damaged."""
-    up = board.higher_is_better
-    scale = 100.0 if board.percent else 1.0
-    score = lambda v: spell_score(v, board.percent)  # noqa: E731
-    rate = lambda v: f"{v:.2f}"  # noqa: E731
-
-    def plain(name: str, title: str, spell: Callable[[Any], str], better: bool | None, text: str) -> Column:
-        return Column(name, title, lambda row: row.values.get(name), spell, better, text)
-
-    def measured(name: str, low: str, high: str) -> Callable[[Row], Any]:
-        return lambda row: None if row.values.get(name) is None else tuple(row.values.get(n) for n in (name, low, high))
-
-    def bounded(value: tuple[float, float | None, float | None]) -> str:
-        middle, low, high = value
-        return score(middle) + ("" if low is None or high is None else f" [{score(low)}, {score(high)}]")
-
-    def spell_worst(value: tuple[float, str, int]) -> str:
-        severity = f":{value[2]}" if f"{value[1]}:{value[2]}" in board.damage else ""
-        return f"{score(value[0] if up else -value[0])} {value[1]}{severity}"
-
-    def spell_subset(value: tuple[float, str]) -> str:
-        return f"{score(value[0] if up else -value[0])} {value[1]}"
-
-    measure = sort if sort in (SCORE, DAMAGED) else board.measure
-    columns = [
-        Column("rank", "#", lambda row: row.ranks.get(measure), str, False, "1 + how many rows beat it by the test"),
-        Column("fuser", "fuser", lambda row: row.name, str, None, "the method, and what differs from its defaults"),
-        Column(SCORE, f"{board.metric}{' %' if board.percent else ''}", measured(SCORE, "low", "high"), bounded, up,
-               "the clean score with its 95 % interval"),
-        Column(DAMAGED, "damaged", measured(DAMAGED, "damaged_low", "damaged_high"), bounded, up,
-               "the mean over corruptions of the mean over severities, with its 95 % interval"),
-    ]  # fmt: skip
-    present = dict.fromkeys(c for row in board.rows for c in row.values if ":" in c)
-    columns += [
-        Column(c, c, lambda row, c=c: row.values.get(c), score, up,  # type: ignore[misc]
-               f"the mean over the severities of {c}")
-        for c in sorted(present, key=lambda c: (not c.startswith("missing"), is_lattice(c), c))
-    ]  # fmt: skip
-    columns += [
-        plain("retained", "retained", rate, True, "the share of the gain over chance that is left under damage"),
-        plain("drop", "drop", lambda v: f"{v * scale:.{1 if board.percent else 3}f}", False, "clean minus damaged"),
-        Column("worst", "worst", lambda row: row.values.get("worst"), spell_worst, True,
-               "the lowest score over corruptions and severities, and where"),
-        plain("rce", "rCE", rate, False, f"the loss under damage as a share of the loss of {board.reference}"),
-        plain("rce_alone", "rCE alone", rate, False,
-              "the loss as a share of what the damaged modality's own model loses"),
-        plain("effective", "effective", lambda v: f"{v * scale:+.{1 if board.percent else 3}f}", True,
-              f"robustness beyond what a better clean score than that of {board.reference} explains"),
-        plain("break_even", "switch off from", spell_break_even, None,
-              "the severity from which the best model of an undamaged modality alone is better"),
-        Column("worst_subset", "worst subset", lambda row: row.values.get("worst_subset"), spell_subset, up,
-               "the lowest score over the whole lattice of present modalities, and which are present"),
-        plain("spread", "spread", lambda v: f"{v * scale:.{1 if board.percent else 3}f}", False,
-              "the range of the score over which single modality is missing"),
-        plain("missingness", "over missing rates", lambda v: score(v if up else -v), up,
-              "the mean score over rates of missing modalities, by trapezoids over the realised rates"),
-        plain("gain", f"over {board.reference}", lambda v: f"{v * scale:+.{1 if board.percent else 3}f}", up,
-              f"the difference from {board.reference}, the reference, in the score that ranks"),
-        plain("p", "p", lambda v: f"{v:.2g}", False, "of that difference: sign-flip test, Holm-corrected"),
-        plain("p_folds", "p, folds", lambda v: f"{v:.2g}", False,
-              "of the difference of the folds' own scores: corrected t-test of Nadeau and Bengio, not Holm-corrected"),
-        plain("decile", "worst decile", score, up, "the mean score of the worst tenth of the people"),
-        plain("hurt", "hurt", lambda v: f"{100 * v:.0f} %", False,
-              "the share of people whom the best single modality serves better"),
-        plain("regret", "regret", lambda v: f"{v * scale:.{1 if board.percent else 3}f}", False,
-              "best reachable score minus clean score"),
-        plain("regret_damaged", "regret, damaged", lambda v: f"{v * scale:.{1 if board.percent else 3}f}", False,
-              "the same under the damage whose best score is known"),
-        plain("ece", "ECE", lambda v: f"{v:.3f}", False, "expected calibration error of the clean answers"),
-        plain("ece_damaged", "ECE, damaged", lambda v: f"{v:.3f}", False, "the same under damage"),
-        plain("brier", "Brier", lambda v: f"{v:.3f}", False, "squared distance of clean probabilities to the truth"),
-        plain("brier_damaged", "Brier, damaged", lambda v: f"{v:.3f}", False, "the same under damage"),
-        *(
-            plain(f"sd_{name}", f"SD, {name}", lambda v: f"{v * scale:.{1 if board.percent else 3}f}", None,
-                  f"how much one person's share in the clean score varies with the {name}, as a standard deviation")
-            for name in ("seed", "fold", "person")
-        ),
-        plain("seeds", "seeds", str, None, "seeds of which every fold is done"),
-        plain("folds", "folds", str, None, "folds that are done"),
-        plain("failed", "failed", str, None, "runs that failed"),
-        Column("tuning", "settings", tuning if any(tuning(row) != DEFAULT for row in board.rows) else lambda row: None,
-               str, None, "searched on validation data, with its budget an outer fold, or the defaults"),
-        plain("lr", "lr", str, None, "learning rates that validation chose, with the number of runs"),
-        plain("trained", "trained", spell_count, False, "parameters that received a gradient"),
-        plain("allocated", "parameters", spell_count, False, "all parameters"),
-        plain("flops", "FLOPs", spell_count, False,
-              "floating-point operations of one sample's forward pass; n/a where torch's counter does not know one"),
-        plain("latency", "ms", spell_cost, False, "milliseconds of a forward pass of one sample, median"),
-        plain("latency_batch", f"ms of {board.batch}", spell_cost, False, "the same of the largest batch"),
-        plain("memory", "memory", lambda v: f"{v / 2**20:.3g} MB", False,
-              "peak of a training step: weights, optimiser, every live tensor"),
-        plain("seconds", "seconds", lambda v: f"{v:.3g}", False, "seconds of training a run, all learning rates"),
-    ]  # fmt: skip
-    own = {c.name for c in columns} | {"batch", "low", "high", "damaged_low", "damaged_high", "evaluate", "total"}
-    extra = sorted({n for row in board.rows for n in row.values if n not in own and ":" not in n})
-    columns += [plain(n, n.replace("_", " "), spell_cost, False, f"{n.replace('_', ' ')}, as measured") for n in extra]
-    useful = {"rank", "fuser", SCORE}
-    return {c.name: c for c in columns if c.name in useful or any(c.get(row) is not None for row in board.rows)}
+def as_measured(board: Board, value: Measured) -> str:
+    middle, low, high = value
+    bounds = "" if low is None or high is None else f" [{as_score(board, low)}, {as_score(board, high)}]"
+    return as_score(board, middle) + bounds
 
 
-def rare(board: Board) -> list[str]:
-    """The damage, beside the one that ranks, that fewer than half of the ranked rows were judged under."""
-    ranked = [row for row in board.rows if row.ranked]
-    count = Counter(c for row in ranked for c, value in row.values.items() if ":" in c and value is not None)
-    return sorted(
-        c for c, n in count.items() if 2 * n < len(ranked) and c not in families(board.damage) and not is_lattice(c)
-    )
+def as_gap(board: Board, value: float) -> str:
+    return text.gap(value, board.percent)
 
 
-def usual(board: Board) -> list[str]:
-    """The columns of a table unless it is told which."""
-    columns = known(board)
-    hidden = {"drop", "worst", "rce_alone", "effective", "break_even", "decile", "hurt", "allocated", "failed", "lr"}
-    hidden |= {
-        "latency_batch",
-        "batch",
-        "gain",
-        "p",
-        "p_folds",
-        "worst_subset",
-        "spread",
-        "missingness",
-        "ece",
-        "brier",
-        "brier_damaged",
+def as_change(board: Board, value: float) -> str:
+    return text.gap(value, board.percent, signed=True)
+
+
+def as_place(board: Board, value: Place) -> str:
+    return text.span((value.low, value.high))
+
+
+def as_difference(board: Board, value: Verdict) -> str:
+    assert value.difference is not None
+    return f"{as_change(board, value.difference)} {value.decision}"
+
+
+def as_adjusted(board: Board, value: tuple[float, float]) -> str:
+    return f"[{as_change(board, value[0])}, {as_change(board, value[1])}]"
+
+
+def as_worst(board: Board, value: tuple[float, Condition]) -> str:
+    return f"{as_score(board, value[0])} {value[1]}"
+
+
+def as_subset(board: Board, value: tuple[float, Sequence[str]]) -> str:
+    return f"{as_score(board, value[0])} {'+'.join(value[1])}"
+
+
+def as_break_even(board: Board, value: dict[Condition, float]) -> str:
+    finite = sorted(f"{family}:{at:.0f}" for family, at in value.items() if math.isfinite(at))
+    return " ".join(finite) or "never"
+
+
+def as_rates(board: Board, value: Sequence[float | None]) -> str:
+    return " ".join("-" if rate is None else f"{rate:.2f}".removeprefix("0") for rate in value)
+
+
+def as_share(board: Board, value: float) -> str:
+    return f"{100 * value:.0f} %"
+
+
+def as_ratio(board: Board, value: float) -> str:
+    return f"{value:.2f}"
+
+
+def as_fraction(board: Board, value: float) -> str:
+    return f"{value:.3f}"
+
+
+def plain(spell: Callable[[Any], str]) -> Callable[[Board, Any], str]:
+    """A spelling that does not depend on the board."""
+    return lambda board, value: spell(value)
+
+
+# Values
+
+
+def measured(measure: str) -> Callable[[Board, Row], Measured | None]:
+    def value(board: Board, row: Row) -> Measured | None:
+        score = row.score(measure)
+        return None if score is None else Measured(score, *row.bounds(measure))
+
+    return value
+
+
+def verdict(board: Board, row: Row) -> Verdict | None:
+    """Against the reference, on the measure that ranks; None where they were not compared."""
+    found = row.verdicts.get(board.measure)
+    return None if found is None or found.difference is None else found
+
+
+def of_verdict(name: str) -> Callable[[Board, Row], Any]:
+    return lambda board, row: None if (found := verdict(board, row)) is None else getattr(found, name)
+
+
+def adjusted(board: Board, row: Row) -> tuple[float, float] | None:
+    found = verdict(board, row)
+    if found is None or found.adjusted_low is None or found.adjusted_high is None:
+        return None
+    return found.adjusted_low, found.adjusted_high
+
+
+def robust(name: str) -> Callable[[Board, Row], Any]:
+    return lambda board, row: getattr(row.robustness, name)
+
+
+def break_even(board: Board, row: Row) -> dict[Condition, float] | None:
+    return {family: at for family, at in row.robustness.break_even.items() if at is not None} or None
+
+
+def cost(name: str) -> Callable[[Board, Row], float | None]:
+    return lambda board, row: row.costs.get(name)
+
+
+def worst_decile(board: Board, row: Row) -> float | None:
+    return stats.worst_decile(row.each, board.higher_is_better) if row.each else None
+
+
+def varies(name: str) -> Callable[[Board, Row], float | None]:
+    def value(board: Board, row: Row) -> float | None:
+        variance = getattr(row.statistics.varies, name) if row.statistics else None
+        return None if variance is None else math.sqrt(variance)
+
+    return value
+
+
+def rates_chosen(board: Board, row: Row) -> str | None:
+    """Learning rates and how many runs took each."""
+    found = Counter(rate for r in row.records.used if (rate := r.chosen.get("lr")) is not None)
+    return " ".join(f"{rate:g}x{n}" for rate, n in sorted(found.items())) or None
+
+
+def tuning(board: Board, row: Row) -> str | None:
+    """`6 trials` or `default`; None on a board where nothing is tuned."""
+    budget = row.records.first.run.budget
+    if budget is not None:
+        return "tuned" if budget.trials is None else text.counted(budget.trials, "trial")
+    return "default" if any(other.records.first.run.budget for other in board.rows) else None
+
+
+def stacked(board: Board, row: Row) -> int | None:
+    """With how many others the runs were trained, at most."""
+    return max((r.training.others for r in row.records.used if r.how), default=None)
+
+
+def damaged_metric(name: str) -> Callable[[Board, Row], float | None]:
+    """A stored metric as a damaged score: mean over corruptions of the mean over severities, mean over runs."""
+
+    def value(board: Board, row: Row) -> float | None:
+        return average(average(row.records.mean(c, name) for c in same) for same in families(board.damage).values())
+
+    return value
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column("place", lambda board, row: row.places.get(board.measure), as_place, "down", "summary",
+           "Where a default row stands by score: 1 + the rows surely better to all less those surely worse, from one "
+           "family of all pairs of default rows; recipes, tuned rows and single modalities have none.", default=80),
+    Column("fuser", lambda board, row: row.name, plain(str), None, "summary",
+           "The method, and what differs from its defaults; signs and brackets are explained below the table.",
+           default=ALWAYS, left=True),
+    Column(SCORE, measured(SCORE), as_measured, "metric", "summary",
+           "The score on undamaged input with its 95 % interval over groups and seeds.", default=ALWAYS,
+           short=lambda board, value: as_score(board, value.value), short_at=70),
+    Column(DAMAGED, measured(DAMAGED), as_measured, "metric", "summary",
+           "The mean over the benchmark's corruptions of the mean over severities, with its 95 % interval; it ranks.",
+           default=90, short=lambda board, value: as_score(board, value.value), short_at=40),
+    Column("difference", verdict, as_difference, "metric", "summary",
+           "The score that ranks minus that of the reference, and the verdict: better, worse or equivalent by the "
+           "corrected test, else undecided (no significant difference).", default=95),
+    Column("parameters", cost("trained"), plain(text.count), "down", "summary",
+           "Trained parameters: those that received a gradient.", default=60),
+    Column("seconds", cost("train"), plain(lambda v: f"{v:.3g}"), "down", "summary",
+           "Seconds of training a run, all learning rates of its grid.", default=50),
+
+    Column("family", lambda board, row: row.records.family, plain(str), None, "tests",
+           "The family of comparisons that the row belongs to; each is corrected by itself.", left=True),
+    Column("interval", adjusted, as_adjusted, None, "tests",
+           "The interval of the difference, corrected for its family: what the verdict rests on."),
+    Column("p", of_verdict("adjusted"), plain(text.p_value), "down", "tests",
+           "The p of the difference, corrected by Holm within its family."),
+    Column("p-folds", of_verdict("p_folds"), plain(text.p_value), "down", "tests",
+           "The same from the folds' own scores by the corrected t-test, not corrected for the family."),
+    Column("detectable", of_verdict("detectable"), as_gap, "down", "tests",
+           "The true difference that these groups and seeds find with power .8 at the level that was tested."),
+    Column("tier", lambda board, row: None if (found := row.places.get(board.measure)) is None else found.tier,
+           plain(str), "down", "tests",
+           "1: not significantly below the best default row; 2: not significantly below the best of the rest; ..."),
+
+    Column("retained", robust("retained"), as_ratio, "up", "robustness",
+           "The share of the gain over chance that is left under damage."),
+    Column("drop", robust("drop"), as_gap, "down", "robustness", "Clean minus damaged score."),
+    Column("worst", robust("worst"), as_worst, "metric", "robustness",
+           "The lowest score over the benchmark's conditions, and where.", left=True),
+    Column("rce", robust("relative"), as_ratio, "down", "robustness",
+           "Relative corruption error: the loss under damage as a share of the reference's loss."),
+    Column("rce-alone", robust("relative_alone"), as_ratio, "down", "robustness",
+           "The loss as a share of what the damaged modality's own model loses."),
+    Column("effective", robust("effective"), as_change, "up", "robustness",
+           "Effective robustness: beyond what a better clean score than the reference's explains."),
+    Column("break-even", break_even, as_break_even, None, "robustness",
+           "Break-even severity: from there on the best model of an undamaged modality alone is better.", left=True),
+    Column("worst-subset", robust("worst_subset"), as_subset, "metric", "robustness",
+           "The lowest score over all subsets of present modalities, and which are present.", left=True),
+    Column("spread", robust("spread"), as_gap, "down", "robustness",
+           "The range of the score over which single modality is missing."),
+    Column("over-rates", robust("over_rates"), as_score, "metric", "robustness",
+           "The mean score over realised rates of absent modalities, by trapezoids."),
+    Column("regret", regret, as_gap, "down", "robustness", "Best reachable score minus score, where it is known."),
+    Column("regret-damaged", lambda board, row: regret(board, row, board.damage), as_gap, "down", "robustness",
+           "The same under the damage whose best score is known."),
+
+    Column("decile", worst_decile, as_score, "metric", "people", "The mean score of the worst tenth of the groups."),
+    Column("hurt", robust("hurt"), as_share, "down", "people",
+           "The share of groups that the best single modality serves better."),
+    *(Column(f"sd-{shown}", varies(name), as_gap, None, "people",
+             f"How much one group's share in the clean score varies with the {shown}, as a standard deviation.")
+      for name, shown in (("seed", "seed"), ("fold", "fold"), ("person", "group"))),
+
+    Column("allocated", cost("allocated"), plain(text.count), "down", "cost", "All parameters."),
+    Column("flops", cost("flops"), plain(text.count), "down", "cost",
+           "Floating-point operations of one sample's forward pass; n/a where the counter does not know one.",
+           undefined="n/a"),
+    Column("latency", cost("latency"), plain(text.cost), "down", "cost",
+           "Milliseconds of a forward pass of one sample, median."),
+    Column("latency-batch", cost("latency_batch"), plain(text.cost), "down", "cost",
+           "Milliseconds of a forward pass of the largest batch, median."),
+    Column("memory", cost("memory"), plain(text.memory), "down", "cost",
+           "The peak of a training step: weights, optimiser, every live tensor."),
+
+    Column("seeds", lambda board, row: row.seeds, plain(str), None, "training", "Seeds of which every fold is done."),
+    Column("folds", lambda board, row: row.folds, plain(str), None, "training", "Folds that are done."),
+    Column("failed", lambda board, row: row.records.failed, plain(str), None, "training", "Runs that failed."),
+    Column("settings", tuning, plain(str), None, "training",
+           "Searched on validation data, with the trials an outer fold, or the defaults."),
+    Column("lr", rates_chosen, plain(str), None, "training",
+           "Learning rates that validation chose, with the number of runs.", left=True),
+    Column("stacked", stacked, plain(str), None, "training", "With how many other runs it was trained in one program."),
+)  # fmt: skip
+
+#: Columns that depend on what the records hold: what `--explain` says of them.
+MADE = {
+    "a corruption (noise, gap, missing)": "The damaged score of that corruption alone, with its 95 % interval: the "
+    "mean over its modalities of the mean over severities. It can order the table: --sort noise.",
+    "a condition (noise:acc)": "The mean score over the severities of that corruption of those modalities.",
+    "a metric (macro_f1, mae, ece)": "That metric on undamaged input, mean over runs.",
+    "a metric-damaged (ece-damaged)": "The same as a damaged score.",
+    "rate:CONDITION (rate:absent:all)": "The realised share of real steps that the condition took, by severity.",
+}
+
+
+def made(board: Board) -> Iterable[Column]:
+    """The columns of what these records hold: corruptions, conditions, metrics, realised rates."""
+    conditions = list(dict.fromkeys(c for row in board.rows for c in row.conditions))
+    for name in dict.fromkeys(family.name for family in families(board.damage)):
+        yield Column(name, of_kind(name), as_measured, "metric", "robustness", f"The damaged score of {name} alone.")
+    rarely = rare(board)
+    order = sorted(families(conditions).items(), key=lambda item: (is_lattice(item[0]), str(item[0])))
+    for family, levels in order:
+        yield Column(str(family), lambda board, row, levels=levels: family_mean(row, levels),  # type: ignore[misc]
+                     as_score, "metric", "robustness", f"The mean score over the severities of {family}.",
+                     asked=is_lattice(family) or family in rarely)  # fmt: skip
+    for name in dict.fromkeys(m for row in board.rows for r in row.records.used for m in r.scores.get("clean", {})):
+        yield from of_metric(name)
+    for family, levels in order:
+        yield Column(f"rate:{family}", lambda board, row, levels=levels: realised(row, levels), as_rates,  # type: ignore[misc]
+                     None, "rates", f"The realised share of real steps that {family} took, by severity.",
+                     asked=True)  # fmt: skip
+
+
+def of_kind(name: str) -> Callable[[Board, Row], Measured | None]:
+    def value(board: Board, row: Row) -> Measured | None:
+        if row.statistics and (found := row.statistics.kinds.get(name)) and found.score is not None:
+            return Measured(found.score, found.low, found.high)
+        same = [levels for family, levels in families(board.damage).items() if family.name == name]
+        mean = average(family_mean(row, levels) for levels in same)
+        return None if mean is None else Measured(mean, None, None)
+
+    return value
+
+
+def of_metric(name: str) -> Iterable[Column]:
+    try:
+        metric = metrics.get(name)
+        better: Better = "up" if metric.higher_is_better else "down"
+        percent = metric.percent
+    except UsageError:  # records may hold a metric that is no longer here
+        better, percent = None, False
+    spell = plain(lambda value: text.score(value, percent))
+    yield Column(name, lambda board, row: row.records.mean(None, name), spell, better, "metrics",
+                 f"{name.replace('_', ' ')} on undamaged input, mean over runs.")  # fmt: skip
+    yield Column(f"{name}-damaged", damaged_metric(name), spell, better, "metrics",
+                 f"{name.replace('_', ' ')} as a damaged score.")  # fmt: skip
+
+
+def realised(row: Row, levels: Sequence[Condition]) -> list[float | None] | None:
+    found = [row.records.rate(condition) for condition in levels]
+    return found if any(rate is not None for rate in found) else None
+
+
+def known(board: Board) -> dict[str, Column]:
+    """Every column that the board has values for, in order."""
+    found = {column.name: column for column in made(board)} | {column.name: column for column in COLUMNS}
+    groups = list(GROUPS)
+    ordered = sorted(found.values(), key=lambda column: (groups.index(column.group), column not in COLUMNS))
+    always = ("fuser", SCORE)
+    return {
+        c.name: c for c in ordered if c.name in always or any(c.value(board, row) is not None for row in board.rows)
     }
-    hidden |= {"sd_seed", "sd_fold", "sd_person", *rare(board)}
-    wanted = [n for n in columns if n not in hidden and not is_lattice(n)]
-    return [n for n in wanted if n != "folds" or any(row.values.get("folds", 1) > 1 for row in board.rows)]
 
 
-def chosen(board: Board, names: Sequence[str] | None, sort: str | None = None) -> list[Column]:
-    """The columns of these names, or the usual ones; `all` is every one.
+def rare(board: Board) -> list[Condition]:
+    """The damage, beside the one that ranks, that fewer than half of the ranked rows were evaluated under."""
+    ranked, ranking = [row for row in board.rows if row.ranked], families(board.damage)
+    count = Counter(family for row in ranked for family in families(row.conditions))
+    unusual = [f for f, n in count.items() if 2 * n < len(ranked) and f not in ranking and not is_lattice(f)]
+    return sorted(unusual, key=str)
+
+
+def chosen(board: Board, names: Sequence[str] | None = None, wide: bool = False) -> list[Column]:
+    """The columns of these names, or of these groups, or "all"; without names the default ones, or a wide table's.
 
     Raises:
         UsageError: there is no such column.
     """
-    columns = known(board, sort)
-    wanted = list(names) if names else usual(board)
-    if wanted == ["all"]:
+    columns = known(board)
+    if not names:
+        return [c for c in columns.values() if (wide and not c.asked) or c.default is not None]
+    if list(names) == ["all"]:
         return list(columns.values())
-    for name in wanted:
-        if name not in columns:
+    wanted: list[str] = []
+    for name in names:
+        group = [c.name for c in columns.values() if c.group == name and not c.asked]
+        if name not in columns and not group:
             raise unknown(f"column of {board.benchmark}", name, columns)
+        wanted += [name] if name in columns else group
     return [columns[name] for name in dict.fromkeys(["fuser", *wanted] if "fuser" not in wanted else wanted)]
 
 
@@ -200,61 +428,60 @@ def ordered(board: Board, sort: str | None = None) -> list[Row]:
     Raises:
         UsageError: there is no such column, or it has no order.
     """
+    others = [row for row in board.rows if not row.ranked]
+    others.sort(key=lambda row: (bool(row.records.stale), row.label, row.lacks))
+    ranked = [row for row in board.rows if row.ranked]
+    if sort in (None, board.measure):
+        return in_order(ranked, board) + others
     columns = known(board)
-    name = sort or board.measure
-    if name not in columns or (columns[name].up is None and name != "fuser"):
-        raise unknown(f"column to sort {board.benchmark} by", name, [n for n, c in columns.items() if c.up is not None])
-    column = columns[name]
+    if sort not in columns or (columns[sort].better is None and sort != "fuser"):
+        sortable = [name for name, column in columns.items() if column.better is not None]
+        raise unknown(f"column to sort {board.benchmark} by", sort or "", sortable)
+    column = columns[sort]
 
     def place(row: Row) -> tuple[bool, float, str]:
-        value = column.get(row)
-        if isinstance(value, tuple):
-            value = value[0]
-        if value is None or isinstance(value, str | dict):
+        value = number(column.value(board, row))
+        if not isinstance(value, int | float):
             return value is None, 0.0, row.label
-        if name == "worst":  # already oriented
-            return False, -value, row.label
-        return False, -value if column.up else value, row.label
+        return False, -value if column.is_up(board) else value, row.label
 
-    ranked = sorted((row for row in board.rows if row.ranked), key=place)
-    others = sorted(
-        (row for row in board.rows if not row.ranked), key=lambda r: (bool(r.entry.stale), r.label, r.lacks)
-    )
-    return ranked + others
+    return sorted(ranked, key=place) + others
 
 
-def chance_values(board: Board) -> dict[str, Any]:
-    """The line of a constant answer: damage does not move it."""
+def number(value: Any) -> Any:
+    """What of a cell orders it: the first of several numbers, the difference of a verdict."""
+    if isinstance(value, Verdict):
+        return value.difference
+    if isinstance(value, Place):
+        return value.low
+    return value[0] if isinstance(value, tuple | list) and value else value
+
+
+def constant(board: Board) -> dict[str, Any]:
+    """Column -> value of a constant answer, which damage does not move; empty where its score is not known."""
     if board.chance is None:
         return {}
-    damage = [c for c in known(board) if ":" in c]
-    return {name: (board.chance, None, None) for name in (SCORE, DAMAGED)} | dict.fromkeys(damage, board.chance)
+    scores = Measured(board.chance, None, None)
+    kinds = {family.name for family in families(board.damage)}
+    conditions = {str(family) for row in board.rows for family in families(row.conditions)}
+    return dict.fromkeys([SCORE, DAMAGED, *kinds], scores) | dict.fromkeys(conditions, board.chance)
 
 
-def cell(column: Column, value: Any) -> str:
-    missing = "n/a" if column.name == "flops" else MISSING
-    return missing if value is None or value == "" else column.spell(value)
+def explain(width: int | None = None) -> str:
+    """Every column in a sentence, by group, in lines of at most so many signs."""
+    size = 2 + max(len(column.name) for column in COLUMNS)
 
+    def said(name: str, sentence: str) -> str:
+        return text.wrap(f"  {name:<{size}}  {sentence}", width, " " * (size + 4))
 
-def spell_score(value: float, percent: bool) -> str:
-    return f"{100 * value:.1f}" if percent else f"{value:.3f}"
-
-
-def spell_count(value: float) -> str:
-    """1234567 -> 1.23M."""
-    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.3g}"
-
-
-def spell_cost(value: float) -> str:
-    return spell_count(value) if value >= 1000 else f"{value:.3g}"
-
-
-def spell_break_even(found: dict[str, float | None]) -> str:
-    said = {name: at for name, at in found.items() if at is not None}
-    if not said:
-        return MISSING
-    finite = [f"{name}:{at:.0f}" for name, at in sorted(said.items()) if math.isfinite(at)]
-    return " ".join(finite) or "never"
+    lines = ["Columns, as --columns and --sort spell them; the name of a group stands for its columns. *: default."]
+    for group, about in GROUPS.items():
+        own = [column for column in COLUMNS if column.group == group]
+        lines += ["", f"{group}: {about}"] if own else []
+        lines += [said(f"{c.name}{' *' if c.default is not None else ''}", c.explain) for c in own]
+    lines += [
+        "",
+        "and what the records hold:",
+        *(text.wrap(f"  {n}: {about}", width, "    ") for n, about in MADE.items()),
+    ]
+    return "\n".join(lines)

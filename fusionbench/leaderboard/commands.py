@@ -6,36 +6,46 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from fusionbench.records.rows import QUICK, Entry
+from fusionbench.conditions import Condition
+from fusionbench.records.rows import RowRecords
 
 
-def command(entry: Entry, damage: Sequence[str] = ()) -> str:
-    """The command that makes a row again; `damage` is what the benchmark adds by itself."""
-    run = entry.first.run
+def command(row: RowRecords, damage: Sequence[Condition] = (), whole: bool = False) -> str:
+    """The command that makes a row again.
+
+    Args:
+        damage: what the benchmark adds by itself.
+        whole: with every seed and fold, also of a row that has not all of them.
+    """
+    run = row.first.run
     words = ["fusionbench", "run", "--benchmark", run.benchmark, "--fuser", run.fuser]
-    quick = QUICK in entry.marks
     if run.tuned:
         words.append("--tuned")
-    for change in [] if run.tuned else entry.first.changes:
-        name, _, spelled = change.partition("=")
-        part, _, last = name.rpartition(".")
-        if quick and part == "train":
+    for change in row.first.changed:
+        if row.quick and change.part == "train":
             continue
-        value = run.hparams[part].get(last) if part in run.hparams else None
-        words += [f"--{name}", spelled if value is None else _flag(value)]
-    seeds = sorted({r.run.seed for r in entry.records})
-    if quick:
+        value = run.hparams.get(change.part, {}).get(change.name)
+        words += [f"--{change.flag}", change.value if value is None else _flag(value)]
+    if row.quick:
         words.append("--quick")
-    elif len(seeds) != entry.seeds_wanted or seeds != list(range(len(seeds))):
-        whole = seeds == list(range(len(seeds)))
-        words += ["--seeds", str(len(seeds)) if whole else ",".join(map(str, seeds)) + ("," if len(seeds) == 1 else "")]
-    folds = sorted({r.run.fold for r in entry.records})
-    if not quick and folds != list(range(entry.folds_wanted)):
-        words += ["--folds", ",".join(map(str, folds)) + ("," if len(folds) == 1 else "")]
-    for condition in entry.conditions:
+    elif not whole:
+        seeds, folds = ({getattr(r.run, name) for r in row.records} for name in ("seed", "fold"))
+        words += _numbers("--seeds", sorted(seeds), row.seeds_wanted, counts=True)
+        words += _numbers("--folds", sorted(folds), row.folds_wanted, counts=False)
+    for condition in row.conditions:
         if condition not in damage:
-            words += ["--corruption", condition]
+            words += ["--corruption", row.spelled[condition]]
     return shlex.join(words)
+
+
+def _numbers(flag: str, numbers: Sequence[int], wanted: int, counts: bool) -> list[str]:
+    """Nothing for the first so many that are wanted; `counts`: `5` may stand for the first five."""
+    first = list(numbers) == list(range(len(numbers)))
+    if first and len(numbers) == wanted:
+        return []
+    if first and counts:
+        return [flag, str(len(numbers))]
+    return [flag, ",".join(map(str, numbers)) + ("," if len(numbers) == 1 else "")]
 
 
 def _flag(value: Any) -> str:

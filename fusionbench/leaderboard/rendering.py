@@ -7,177 +7,150 @@ import io
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from html import escape
 from typing import Any
 
+from fusionbench import text
+from fusionbench.conditions import Condition
 from fusionbench.errors import unknown
 from fusionbench.leaderboard import columns as cols
-from fusionbench.leaderboard.boards import DAGGERS, Board, Row
+from fusionbench.leaderboard.boards import Board, Row
 from fusionbench.leaderboard.columns import Column
-from fusionbench.leaderboard.findings import DAMAGED, SCORE
+from fusionbench.leaderboard.footnotes import GLOSSARY, footnotes
+from fusionbench.leaderboard.layout import Layout, drawn, fitted, lines
+from fusionbench.leaderboard.statistics import DAMAGED, SCORE
 
-CHANCE_ROW = "chance (constant answer)"
+QUICK_TITLE = "Quick tries (few steps, one seed): never ranked, compared with nothing"
+#: What says something of a quick try.
+QUICK_COLUMNS = ("fuser", SCORE, DAMAGED, "seconds")
 
 
-def render(board: Board, fmt: str = "table", sort: str | None = None, columns: Sequence[str] | None = None) -> str:
-    """The board in one of the formats `FORMATS`, ending with a line feed.
+@dataclass(frozen=True)
+class View:
+    """What of a board is shown, and how.
 
-    `sort` is a column (default: what ranks, the damaged score); `columns` are names of `columns.known(board)`.
+    Attributes:
+        sort: a column; by default what ranks, the damaged score.
+        columns: names of columns or of their groups, or "all"; by default those that fit, or the machine formats' all.
+        wide: every column that is not only for those who ask.
+        width: of the terminal, in signs; None: as wide as it is.
+        styled: with bold and colour.
+    """
+
+    sort: str | None = None
+    columns: Sequence[str] | None = None
+    wide: bool = False
+    width: int | None = None
+    styled: bool = False
+
+
+def render(board: Board, fmt: str = "table", view: View | None = None, **how: Any) -> str:
+    """The board in one of the formats `FORMATS`, ending with a line feed; `how` are fields of a `View`.
 
     Raises:
         UsageError: there is no such format or column.
     """
     if fmt not in FORMATS:
         raise unknown("format of a leaderboard", fmt, FORMATS)
-    machine = fmt in ("csv", "json")
-    shown = cols.chosen(board, columns or (["all"] if machine else None), sort)
-    return FORMATS[fmt](board, cols.ordered(board, sort), shown, footnotes(board, sort)).rstrip("\n") + "\n"
+    view = replace(view or View(), **how)
+    if view.sort in (SCORE, DAMAGED):
+        board = replace(board, measure=view.sort)
+    named = view.columns or (["all"] if fmt in ("csv", "json") else None)
+    shown = cols.chosen(board, named, view.wide)
+    return FORMATS[fmt](board, cols.ordered(board, view.sort), shown, view).rstrip("\n") + "\n"
 
 
-def render_all(
-    boards: Sequence[Board], fmt: str = "table", sort: str | None = None, columns: Sequence[str] | None = None
-) -> str:
+def render_all(boards: Sequence[Board], fmt: str = "table", view: View | None = None, **how: Any) -> str:
     """Several boards as one text: one JSON list, one CSV under one header, the others one below the other.
 
     Raises:
         UsageError: as `render`.
     """
     if fmt == "json":
-        return (
-            json.dumps(
-                [json.loads(render(board, fmt, sort, columns)) for board in boards], indent=1, ensure_ascii=False
-            )
-            + "\n"
-        )
-    texts = [render(board, fmt, sort, columns) for board in boards]
+        contents = [json.loads(render(board, fmt, view, **how)) for board in boards]
+        return json.dumps(contents, indent=1, ensure_ascii=False) + "\n"
+    texts = [render(board, fmt, view, **how) for board in boards]
     if fmt != "csv":
         return "\n".join(texts)
-    lines = [line for text in texts for line in csv.DictReader(io.StringIO(text))]
-    return _csv_text(lines)
+    return _csv_text([line for one in texts for line in csv.DictReader(io.StringIO(one))])
 
 
-def _cells(board: Board, rows: Sequence[Row], columns: Sequence[Column]) -> list[list[str]]:
-    """The text of every cell; the line of a constant answer stands below the ranked rows."""
-    lines = [[cols.cell(c, c.get(row)) for c in columns] for row in rows]
-    constant = cols.chance_values(board)
-    if constant:
-        line = [CHANCE_ROW if c.name == "fuser" else cols.cell(c, constant.get(c.name)) for c in columns]
-        lines.insert(sum(row.ranked for row in rows), line)
-    return lines
+def apart(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """The rows of the table, and the quick tries that never stand among them."""
+    return [row for row in rows if not row.records.quick], [row for row in rows if row.records.quick]
 
 
-def footnotes(board: Board, sort: str | None = None) -> list[str]:
-    """What a reader must know to trust the table, in whole sentences."""
-    rows = board.rows
-    ranked = [row for row in rows if row.ranked]
-    seeds = sorted({row.values["seeds"] for row in ranked})
-    folds = sorted({row.values["folds"] for row in ranked})
-    spread = lambda numbers: "-".join(str(n) for n in dict.fromkeys((numbers[0], numbers[-1])))  # noqa: E731
-    notes = [f"Protocol {board.protocol}, data {board.data}, code of the benchmark {board.code}."]
-    if ranked:
-        pooled = ", pooled over the folds of a seed" if board.pooled else ""
-        several = f"{spread(folds)} folds, " if board.pooled else ""
-        people = f", {board.people} people" if board.people else ""
-        notes.append(f"{spread(seeds)} seeds, {several}{board.metric}{pooled} and averaged over seeds{people}.")
-    if any(row.tested for row in rows):
-        notes.append("Brackets: 95 % bootstrap interval over people and seeds, the metric recomputed each time.")
-    untested = [row.label for row in ranked if not row.tested]
-    if untested:
-        names = ", ".join(untested)
-        notes.append(f"No usable stored answers of {names}: scores are means over runs, with no interval or rank.")
-    if board.damage:
-        spelled = ", ".join(dict.fromkeys(c.rpartition(":")[0] if c.count(":") > 1 else c for c in board.damage))
-        notes.append(f"Damaged: mean over {spelled}, each averaged over its severities.")
-    if rare := cols.rare(board):
-        notes.append(f"Fewer than half of the rows were judged under {', '.join(rare)}: a column only if asked for.")
-    short = [row.label for row in ranked if board.damage and row.values.get(DAMAGED) is None]
-    if short:
-        notes.append(f"Not judged under all of this damage, and so without a damaged score: {', '.join(short)}.")
-    measure = sort if sort in (SCORE, DAMAGED) else board.measure
-    compared = [row for row in ranked if measure in row.ranks]
-    if len(compared) > 1:
-        word, others = "damaged" if measure == DAMAGED else "clean", len(compared) - 1
-        notes.append(
-            f"Rank by the {word} score: 1 + how many rows beat this one by the sign-flip test over people at .05, "
-            f"Holm-corrected over its {others} comparison{'s' * (others > 1)}. A noisy row is beaten by fewer, "
-            f"and may stand before a steadier one that scores more."
-        )
-    if board.reference:
-        floor = f"; its SD over seeds is {_plain_score(board, board.noise)}" if board.noise is not None else ""
-        reach = board.detectable
-        seen = f"; typically a difference of {_plain_score(board, reach)} from it can be shown" if reach else ""
-        notes.append(f"Reference, named beforehand: {board.reference}{floor}{seen}.")
-    tuned = [row for row in ranked if row.entry.first.run.tuned]
-    if tuned:
-        budgets = sorted({cols.tuning(row) for row in tuned})
-        equal = "the same budget" if len(budgets) == 1 else "different budgets"
-        notes.append(
-            f"Tuned: settings searched on the validation data of each outer fold, {equal} ({', '.join(budgets)}). "
-            f"Where a tuned row meets one with default settings, the difference is also the tuning's."
-        )
-    if any(row.values.get("retained") is None and row.values.get(DAMAGED) is not None for row in ranked):
-        notes.append("Retained, drop and rCE are left out where the clean score is within the seeds' noise of chance.")
-    if any(row.values.get("seconds") is not None for row in rows) and board.device:
-        notes.append(f"Seconds and ms on {board.device}, medians; timings of other machines are left out.")
-    if any(row.values.get("flops") is not None for row in rows):
-        notes.append(
-            "FLOPs and ms: a forward pass of one sample, backbones included, operations as torch counts them; memory: "
-            "the peak of a training step of one model (weights, optimiser, live tensors)."
-        )
-    present = {mark for row in rows for mark in row.entry.marks}
-    notes += [f"{sign} {mark}: {text}." for mark, (sign, text) in DAGGERS.items() if mark in present]
-    if any(not row.ranked for row in rows):
-        notes.append("Rows that are incomplete, of older code or quick tries stand last and are not ranked.")
-    return notes + board.notes
+def _table(board: Board, rows: Sequence[Row], columns: Sequence[Column], view: View) -> str:
+    bold = (text.BOLD,) if view.styled else ()
+    own, quick = apart(rows)
+    layout = fitted(board, own, columns, None if view.columns or view.wide else view.width)
+    metric = f"{board.metric.replace('_', ' ')}{' in %' if board.percent else ''}"
+    about = text.wrap(f"{board.title}: {metric}, best first by the {board.measure} column", view.width)
+    title = text.styled(board.title, *bold) + about.removeprefix(board.title)
+    parts = [title, "", *drawn(board, own, layout, view.styled), ""]
+    if quick:
+        few = Layout([c for c in cols.known(board).values() if c.name in QUICK_COLUMNS])
+        few = fitted(board, quick, few.columns, view.width)
+        quick_board = replace(board, chance=None)
+        parts += [text.wrap(QUICK_TITLE, view.width), "", *drawn(quick_board, quick, few, view.styled), ""]
+    notes = footnotes(board) if view.columns or view.wide else [*_hidden(board, layout), *footnotes(board)]
+    terms = f"Terms: {GLOSSARY}; columns: fusionbench leaderboard --explain"
+    return "\n".join(parts + [text.wrap(note, view.width, "  ") for note in [*notes, terms]])
 
 
-def _plain_score(board: Board, value: float) -> str:
-    return f"{100 * value:.2g} points" if board.percent else f"{value:.2g}"
+def _hidden(board: Board, layout: Layout) -> list[str]:
+    """Which columns did not fit, and how the rest is seen."""
+    others = len(cols.chosen(board, wide=True)) - len(layout.columns) - len(layout.left_out)
+    hidden = text.listed([*layout.left_out, f"{others} more columns"])
+    return [f"Not shown: {hidden}; see fusionbench leaderboard -b {board.benchmark} --wide, or --columns NAME,NAME"]
 
 
-def _table(board: Board, rows: Sequence[Row], columns: Sequence[Column], notes: Sequence[str]) -> str:
+def _markdown(board: Board, rows: Sequence[Row], columns: Sequence[Column], view: View) -> str:
+    notes = [f"- {markdown_text(note)}" for note in footnotes(board)]
+    parts = [f"### {markdown_text(board.title)}", "", markdown_table(board, apart(rows)[0], columns), ""]
+    if quick := apart(rows)[1]:
+        few = [c for c in cols.known(board).values() if c.name in QUICK_COLUMNS]
+        parts += [f"{QUICK_TITLE}:", "", markdown_table(replace(board, chance=None), quick, few), ""]
+    return "\n".join([*parts, *notes, f"- Terms: [glossary](../{GLOSSARY})"])
+
+
+def markdown_text(words: str) -> str:
+    """With what Markdown would read as its own signs escaped."""
+    for sign in "\\|*_<>`~[]":
+        words = words.replace(sign, f"\\{sign}")
+    return words
+
+
+def markdown_table(board: Board, rows: Sequence[Row], columns: Sequence[Column]) -> str:
+    """The table alone."""
     from tabulate import tabulate
 
-    titles = [c.title.replace(":", ":\n") for c in columns]
-    lines = _cells(board, rows, columns)
-    body = tabulate(lines, titles, tablefmt="simple", disable_numparse=True, colalign=_sides(columns))
-    return "\n".join([board.title, "", body, "", *notes])
-
-
-def _markdown(board: Board, rows: Sequence[Row], columns: Sequence[Column], notes: Sequence[str]) -> str:
-    from tabulate import tabulate
-
-    def safe(text: str) -> str:
-        for sign in "\\|*_<>`~[]":
-            text = text.replace(sign, f"\\{sign}")
-        return text
-
-    lines = [[safe(text) for text in line] for line in _cells(board, rows, columns)]
-    body = tabulate(
-        lines, [safe(c.title) for c in columns], tablefmt="pipe", disable_numparse=True, colalign=_sides(columns)
-    )
-    return "\n".join([f"### {safe(board.title)}", "", body, "", *(f"- {safe(note)}" for note in notes)])
+    content = [[markdown_text(cell) for cell in line] for line in lines(board, rows, Layout(columns))]
+    heads = [markdown_text(c.name) for c in columns]
+    return str(tabulate(content, heads, tablefmt="pipe", disable_numparse=True, colalign=_sides(columns)))
 
 
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': r"\textquotedbl{}", "†": r"\textsuperscript{\dag}", "‡": r"\textsuperscript{\ddag}",
-    "§": r"\textsuperscript{\S}", "[": "{[}", "]": "{]}",
+    "§": r"\textsuperscript{\S}", "°": r"\textdegree{}", "[": "{[}", "]": "{]}",
 }  # fmt: skip
 
 
-def latex_text(text: str) -> str:
+def latex_text(words: str) -> str:
     """Escaped for LaTeX; brackets are wrapped, since one at the start of a line would be an option of the row's end."""
-    return "".join(_LATEX.get(sign, sign) for sign in text)
+    return "".join(_LATEX.get(sign, sign) for sign in words)
 
 
-def _latex(board: Board, rows: Sequence[Row], columns: Sequence[Column], notes: Sequence[str]) -> str:
-    sides = "".join("l" if side == "left" else "r" for side in _sides(columns))
+def _latex(board: Board, rows: Sequence[Row], columns: Sequence[Column], view: View) -> str:
+    rows = apart(rows)[0]
+    sides = "".join("l" if c.left else "r" for c in columns)
     ranked = sum(row.ranked for row in rows)
-    lines = [" & ".join(map(latex_text, line)) + r" \\" for line in _cells(board, rows, columns)]
-    if ranked and len(lines) > ranked:
-        lines.insert(ranked, r"\midrule")
+    body = [" & ".join(map(latex_text, line)) + r" \\" for line in lines(board, rows, Layout(columns))]
+    if ranked and len(body) > ranked:
+        body.insert(ranked, r"\midrule")
     return "\n".join([
         "% needs \\usepackage{booktabs,graphicx}",
         r"\begin{table}",
@@ -186,116 +159,110 @@ def _latex(board: Board, rows: Sequence[Row], columns: Sequence[Column], notes: 
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{sides}}}",
         r"\toprule",
-        " & ".join(latex_text(c.title) for c in columns) + r" \\",
+        " & ".join(latex_text(c.name) for c in columns) + r" \\",
         r"\midrule",
-        *lines,
+        *body,
         r"\bottomrule",
         r"\end{tabular}}",
         "",
         r"\smallskip",
         r"\raggedright\footnotesize",
-        *map(latex_text, notes),
+        *map(latex_text, [*footnotes(board), f"Terms: {GLOSSARY}."]),
         r"\end{table}",
     ])  # fmt: skip
 
 
-def _html(board: Board, rows: Sequence[Row], columns: Sequence[Column], notes: Sequence[str]) -> str:
-    sides = _sides(columns)
+def _html(board: Board, rows: Sequence[Row], columns: Sequence[Column], view: View) -> str:
+    from tabulate import tabulate
 
-    def line(tag: str, texts: Sequence[str]) -> str:
-        cells = (
-            f'<{tag} style="text-align:{side}">{escape(text)}</{tag}>' for side, text in zip(sides, texts, strict=True)
-        )
-        return f"<tr>{''.join(cells)}</tr>"
+    def table(some: Sequence[Row], shown: Sequence[Column], chance: float | None) -> str:
+        content, heads = lines(replace(board, chance=chance), some, Layout(shown)), [c.name for c in shown]
+        return str(tabulate(content, heads, tablefmt="html", disable_numparse=True, colalign=_sides(shown)))
 
-    return "\n".join([
-        "<table>",
-        f"<caption>{escape(board.title)}</caption>",
-        f"<thead>{line('th', [c.title for c in columns])}</thead>",
-        "<tbody>",
-        *(line("td", texts) for texts in _cells(board, rows, columns)),
-        "</tbody>",
-        "</table>",
-        "<ul>",
-        *(f"<li>{escape(note)}</li>" for note in notes),
-        "</ul>",
-    ])  # fmt: skip
+    own, quick = apart(rows)
+    parts = [f"<h2>{escape(board.title)}</h2>", table(own, columns, board.chance)]
+    if quick:
+        few = [c for c in cols.known(board).values() if c.name in QUICK_COLUMNS]
+        parts += [f"<p>{escape(QUICK_TITLE)}</p>", table(quick, few, None)]
+    items = "".join(f"\n<li>{escape(note)}</li>" for note in footnotes(board))
+    return "\n".join([*parts, f'<ul>{items}\n<li><a href="{GLOSSARY}">Glossary</a></li>\n</ul>'])
 
 
-def _csv(board: Board, rows: Sequence[Row], columns: Sequence[Column], notes: Sequence[str]) -> str:
+def _sides(columns: Sequence[Column]) -> list[str]:
+    return ["left" if c.left else "right" for c in columns]
+
+
+def _csv(board: Board, rows: Sequence[Row], columns: Sequence[Column], view: View) -> str:
     """Numbers as they are, undefined ones empty, bounds in columns of their own; no footnotes."""
-    return _csv_text([{n: _flat(v) for n, v in _raw(board, row, columns).items()} for row in rows])
+    return _csv_text([{name: _flat(value) for name, value in _raw(board, row, columns).items()} for row in rows])
 
 
-def _csv_text(lines: Sequence[Mapping[str, Any]]) -> str:
+def _csv_text(content: Sequence[Mapping[str, Any]]) -> str:
     out = io.StringIO()
-    names = list(dict.fromkeys(name for line in lines for name in line))
+    names = list(dict.fromkeys(name for line in content for name in line))
     writer = csv.DictWriter(out, names, lineterminator="\n", restval="")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows(content)
     return out.getvalue()
 
 
 def _raw(board: Board, row: Row, columns: Sequence[Column]) -> dict[str, Any]:
+    """The values of a row: those with bounds as `name`, `name-low` and `name-high`, a verdict with its decision."""
     line: dict[str, Any] = {
         "benchmark": board.title, "protocol": board.protocol, "data": board.data, "metric": board.metric,
-        "ranked": row.ranked, "status": row.lacks, "marks": " ".join(row.entry.marks),
+        "ranked": row.ranked, "status": row.lacks, "marks": [mark.name for mark in row.marks],
     }  # fmt: skip
     for column in columns:
-        value = column.get(row)
-        if column.name == "fuser":
-            line["fuser"] = row.label
-        elif column.name in (SCORE, DAMAGED):
-            bounds = ("low", "high") if column.name == SCORE else ("damaged_low", "damaged_high")
-            line |= dict(zip((column.name, *bounds), value or (None, None, None), strict=True))
-        else:
-            line[column.name] = value
+        value = row.label if column.name == "fuser" else column.value(board, row)
+        line[column.name] = cols.number(value) if isinstance(value, cols.Measured) or is_dataclass(value) else value
+        if column.spell in (cols.as_measured, cols.as_place):
+            low = getattr(value, "low", None)
+            line |= {f"{column.name}-low": low, f"{column.name}-high": getattr(value, "high", None)}
+        if column.spell is cols.as_difference:
+            line |= {f"{column.name}-{part}": getattr(value, part, None) for part in ("low", "high", "decision")}
     return line
 
 
 def _flat(value: Any) -> Any:
+    """For CSV."""
     if isinstance(value, Mapping):
-        return " ".join(f"{k}:{v:g}" for k, v in sorted(value.items()) if v is not None)
+        return " ".join(f"{k}:{v:g}" for k, v in sorted(value.items(), key=lambda item: str(item[0])) if v is not None)
     if isinstance(value, tuple | list):
-        return " ".join(map(str, value))
+        return " ".join(str(_flat(part)) for part in value)
     return "" if value is None else value
 
 
-def _json(board: Board, rows: Sequence[Row], columns: Sequence[Column], notes: Sequence[str]) -> str:
-    from dataclasses import asdict
-
+def _json(board: Board, rows: Sequence[Row], columns: Sequence[Column], view: View) -> str:
     content = {
         "benchmark": board.benchmark, "title": board.title, "protocol": board.protocol, "data": board.data,
         "code": board.code, "metric": board.metric, "higher_is_better": board.higher_is_better,
-        "chance": board.chance, "noise": board.noise, "reference": board.reference, "people": board.people,
-        "damage": board.damage, "ranks_by": board.measure,
+        "chance": board.chance, "noise": board.noise, "reference": board.reference, "groups": board.groups,
+        "unit": board.unit, "damage": board.damage, "ranks_by": board.measure,
         "rows": [
-            {**_raw(board, row, columns), "changes": row.entry.first.changes, "runs": row.runs,
-             "conditions": row.conditions}
+            {**_raw(board, row, columns), "changes": list(map(str, row.records.first.changed)), "runs": row.runs,
+             "conditions": row.conditions, "verdicts": row.verdicts, "places": row.places}
             for row in rows
         ],
-        "against_reference": {
-            measure: {label: asdict(c) for label, c in found.items()} for measure, found in board.comparisons.items()
-        },
-        "notes": list(notes),
+        "columns": {column.name: column.explain for column in columns},
+        "notes": footnotes(board),
+        "glossary": GLOSSARY,
     }  # fmt: skip
-    return json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False)
+    return json.dumps(_jsonable(content), indent=1, ensure_ascii=False, allow_nan=False)
 
 
-def _finite(value: Any) -> Any:
-    """For JSON: what never happens (infinity) is the word `never`."""
+def _jsonable(value: Any) -> Any:
+    """Values as JSON has them; what never happens (infinity) is the word `never`."""
+    if isinstance(value, Condition):
+        return str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
     if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
+        return {str(k): _jsonable(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
+        return [_jsonable(v) for v in value]
     return "never" if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _sides(columns: Sequence[Column]) -> list[str]:
-    left = {"fuser", "worst", "break_even", "lr"}
-    return ["left" if c.name in left else "right" for c in columns]
-
-
-FORMATS: dict[str, Callable[[Board, Sequence[Row], Sequence[Column], Sequence[str]], str]] = {
+FORMATS: dict[str, Callable[[Board, Sequence[Row], Sequence[Column], View], str]] = {
     "table": _table, "markdown": _markdown, "latex": _latex, "csv": _csv, "html": _html, "json": _json,
 }  # fmt: skip

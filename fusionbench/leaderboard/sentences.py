@@ -1,67 +1,86 @@
-"""A board in plain sentences: who is better, by how much, does fusion help here, and what would settle the rest."""
+"""A board in sentences: each verdict is spelled here, once; and does fusion help?"""
 
 from __future__ import annotations
 
-from fusionbench import stats
-from fusionbench.leaderboard.boards import Board, Row, alone, best_alone, late
-from fusionbench.leaderboard.columns import ordered, spell_score
-from fusionbench.leaderboard.findings import DAMAGED, SCORE, oriented
+from typing import NamedTuple
+
+from fusionbench import stats, text
+from fusionbench.leaderboard.boards import Board, Row, in_order
+from fusionbench.leaderboard.robustness import alone, best_alone, late
+from fusionbench.leaderboard.statistics import DAMAGED, SCORE
+from fusionbench.stats import Verdict
+
+#: What each measure is called in a sentence.
+WHERE = {SCORE: "Clean", DAMAGED: "Damaged"}
+SIGNIFICANT = ("better", "worse")
+
+
+class Finding(NamedTuple):
+    """A verdict and the measure that it is about."""
+
+    measure: str
+    verdict: Verdict
+
+    @property
+    def is_significant(self) -> bool:
+        return self.verdict.decision in SIGNIFICANT
+
+
+def findings(board: Board) -> list[Finding]:
+    """Every ranked row against the reference, by measure, best row first."""
+    found = []
+    for measure in WHERE:
+        for row in sorted(board.ranked, key=lambda row: _order(board, row, measure)):
+            if (verdict := row.verdicts.get(measure)) is not None:
+                found.append(Finding(measure, verdict))
+    return found
+
+
+def _order(board: Board, row: Row, measure: str) -> tuple[bool, float]:
+    value = row.score(measure)
+    return value is None, -board.sign * (value or 0.0)
+
+
+def sentence(board: Board, verdict: Verdict) -> str:
+    """What a verdict says, with a full stop."""
+    return f"{stats.describe(verdict, scale=100.0 if board.percent else 1.0)}."
 
 
 def verdicts(board: Board) -> list[str]:
-    """Every ranked row against the reference, then whether fusion helps. "Better" only by the corrected test."""
-    lines = []
-    scale = 100.0 if board.percent else 1.0
-    for measure, where in ((SCORE, "Clean"), (DAMAGED, "Damaged")):
-        for row in ordered(board, measure) if board.comparisons.get(measure) else []:
-            result = board.comparisons[measure].get(row.label) if row.ranked else None
-            if result is not None and board.reference is not None:
-                lines.append(f"{where}: {stats.sentence(row.label, board.reference, result, scale=scale)}")
-    if board.reference is None and sum(row.ranked for row in board.rows) > 1:
+    """Every ranked row against the reference, then whether fusion helps."""
+    lines = [f"{WHERE[measure]}: {sentence(board, verdict)}" for measure, verdict in findings(board)]
+    if board.reference is None and len(board.ranked) > 1:
         lines.append("No complete row of the reference, so nothing is compared: fusionbench run --fuser concat")
     return lines + helps(board)
 
 
 def helps(board: Board) -> list[str]:
-    """Does fusion help here? The reference and the best row against the best single modality and late averaging."""
+    """Does fusion help here? The reference, named beforehand, against the single modality that validation chose."""
     single, best = alone(board), best_alone(board)
     if not single or best is None:
         return ["Whether fusion helps here is not known: there is no complete row of a single modality (unimodal)."]
-    lines = []
-    fused = [row for row in ordered(board, SCORE) if row.ranked and row.entry.modality is None]
-    plain = [row for row in fused if row.label == board.reference]
-    for row in dict.fromkeys([*plain, *fused[:1]]):
-        lines.append(_help(board, row, single[best], best))
+    lines = [_help(board, single[best], best)]
     absent = [m for m in board.modalities if m not in single]
     if absent:
-        lines.append(f"There is no complete row of {' and '.join(absent)} alone; it might be better still.")
+        lines.append(f"There is no complete row of {text.listed(absent)} alone; it might be better still.")
     return lines
 
 
-def _help(board: Board, row: Row, single: Row, modality: str) -> str:
-    result = board.pair(SCORE, row.label, single.label)
-    average = late(board)
-    values = {m: _value(board, r) for m, r in alone(board).items()}
-    known = {modality: values[modality]} if values[modality] is not None else values
-    half = 0.0 if result is None or result.low is None or result.high is None else (result.high - result.low) / 2
-    found = stats.fusion_help(_value(board, row), known, None if average is None else _value(board, average), half)
-    if found.gain is None or result is None:
-        return f"Does fusion help here? {row.label} and {modality} alone cannot be compared."
-    points = (lambda v: f"{100 * v:+.1f}") if board.percent else (lambda v: f"{v:+.3f}")
-    numbers = f"{row.label} {_spelled(board, row)}, {modality} alone (validation's choice) {_spelled(board, single)}"
-    if average is not None and average is not row:
-        numbers += f", late average {_spelled(board, average)}"
-    tested = "" if result.adjusted is None else f", p = {result.adjusted:.2g}, Holm-corrected within {result.family}"
-    by = f"{points(found.gain)} +- {points(half)[1:]}{tested}"
-    side = result.better()
-    word = {"a": "it helps", "b": "it hurts", None: "not shown: the test cannot tell it from chance"}[side]
-    return f"Does fusion help here? {numbers}: {word} ({by})."
+def _help(board: Board, single: Row, modality: str) -> str:
+    asked, verdict = "Does fusion help here?", single.verdicts.get(SCORE)
+    if verdict is None or verdict.decision == "untested" or board.reference is None:
+        return f"{asked} {board.reference or 'A fused row'} and {modality} alone cannot be compared."
+    rows = {board.reference: board.row(board.reference), f"{modality} alone (validation's choice)": single}
+    if (average := late(board)) is not None and average.label != board.reference:
+        rows["late average"] = average
+    numbers = ", ".join(
+        f"{name} {'-' if row.clean is None else text.score(row.clean, board.percent)}" for name, row in rows.items()
+    )
+    words = {"worse": "it helps", "better": "it hurts", "equivalent": "it makes no difference that matters"}
+    word = words.get(verdict.decision, "no significant difference")
+    return f"{asked} {numbers}: {word}; {sentence(board, verdict)}"
 
 
-def _value(board: Board, row: Row) -> float | None:
-    return oriented(board.metric, row.values.get(SCORE))
-
-
-def _spelled(board: Board, row: Row) -> str:
-    value = row.values.get(SCORE)
-    return "-" if value is None else spell_score(value, board.percent)
+def best(board: Board) -> Row | None:
+    """The ranked row with the highest score of those that fuse."""
+    return next((row for row in in_order(board.ranked, board) if row.records.modality is None), None)

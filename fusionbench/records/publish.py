@@ -13,7 +13,7 @@ from fusionbench.records import store
 from fusionbench.records.evidence import Evidence, condensed
 from fusionbench.records.lines import written
 from fusionbench.records.packing import Packed, pack
-from fusionbench.records.rows import CLEAN, piles
+from fusionbench.records.rows import CLEAN, boards
 from fusionbench.records.store import EVIDENCE, PUBLISHED
 from fusionbench.records.types import Record
 
@@ -33,12 +33,12 @@ def publish(results: Path, benchmark: str) -> list[Path]:
     for path in sorted((results / benchmark).glob(f"*/{PUBLISHED}")):
         _refuse_damaged(path)
     records = list(store.load(results, benchmark))
-    finished = [e for e in piles(records)[0].entries if e.ranked] if records else []
+    finished = [row for row in boards(records)[0].rows if row.ranked] if records else []
     if not finished:
         raise UsageError(f"no row of {benchmark} is finished: fusionbench run --benchmark {benchmark} --fuser concat")
     fusers: dict[str, list[Record]] = {}
-    for entry in finished:
-        fusers.setdefault(entry.first.run.fuser, []).extend(entry.used)
+    for row in finished:
+        fusers.setdefault(row.first.run.fuser, []).extend(row.used)
     return [path for fuser in sorted(fusers) for path in _publish(results, fusers[fuser])]
 
 

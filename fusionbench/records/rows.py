@@ -7,18 +7,26 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal
 
+from fusionbench.conditions import Condition
 from fusionbench.records import Record
+from fusionbench.records.types import CHANCE, CLEAN, condition_of
 
 #: The reference rows that the protocol names: one modality alone, the average of their answers, plain fusion; the last
 #: is the one that all are compared with unless another is named beforehand.
 ALONE, LATE, REFERENCE = "unimodal", "late_average", "concat"
-CLEAN, CHANCE = "clean", "chance"
 QUICK = "quick"
+#: The corruption that takes whole modalities away, every time; "absent" takes them at a rate.
+MISSING, ABSENT = "missing", "absent"
+#: Recipe settings that a quick try changes for everybody.
+HURRIED = {"quick", "steps", "interval", "lr"}
+
+Family = Literal["default rows", "recipes", "tuned rows", "single modalities"]
 
 
 @dataclass(eq=False)
-class Entry:
+class RowRecords:
     """The records of one table row: one fuser, one set of hyper-parameters, one version of the code.
 
     Attributes:
@@ -71,15 +79,19 @@ class Entry:
         return sorted({mark for r in self.records for mark in r.marks})
 
     @property
+    def quick(self) -> bool:
+        return QUICK in self.marks
+
+    @property
     def ranked(self) -> bool:
-        return self.complete and not self.stale and QUICK not in self.marks
+        return self.complete and not self.stale and not self.quick
 
     @property
     def lacks(self) -> str:
         """What keeps the row from being ranked, in words; empty if nothing does."""
         folds = len({r.run.fold for r in self.done})
         reasons = [self.stale] if self.stale else []
-        if QUICK in self.marks:
+        if self.quick:
             reasons.append(QUICK)
         elif not self.done:
             reasons.append("failed")
@@ -99,30 +111,50 @@ class Entry:
         return self.first.run.hparams.get("fuser", {}).get("modality") or next(iter(self.first.run.backbones), None)
 
     @property
-    def conditions(self) -> list[str]:
-        """The damage that every run of the row has been judged under, in the order of the record."""
-        shared = set.intersection(*(set(r.scores) for r in self.used)) if self.used else set()
-        return [c for c in (self.used[0].scores if self.used else ()) if c in shared and c not in (CLEAN, CHANCE)]
+    def family(self) -> Family:
+        """The family of comparisons that the row belongs to; a new row moves nothing in another one."""
+        if self.modality is not None:
+            return "single modalities"
+        if self.first.run.tuned:
+            return "tuned rows"
+        return "recipes" if any(change.part != "benchmark" for change in self.first.changed) else "default rows"
 
-    def mean(self, condition: str, metric: str) -> float | None:
-        """The mean over runs of a stored score; None if a run lacks it."""
-        return average(r.scores.get(condition, {}).get(metric) for r in self.used)
+    @cached_property
+    def spelled(self) -> dict[Condition, str]:
+        """Condition -> how the records spell it; those that every run was evaluated on, in the order of the record."""
+        shared = set.intersection(*(set(r.scores) for r in self.used)) if self.used else set()
+        known = [c for c in (self.used[0].scores if self.used else ()) if c in shared and c not in (CLEAN, CHANCE)]
+        return {condition_of(c): c for c in known}
+
+    @property
+    def conditions(self) -> list[Condition]:
+        return list(self.spelled)
+
+    def mean(self, condition: Condition | None, metric: str) -> float | None:
+        """The mean over runs of a stored score (None: of the undamaged input); None if a run lacks it."""
+        name = CLEAN if condition is None else self.spelled.get(condition, "")
+        return average(r.scores.get(name, {}).get(metric) for r in self.used)
+
+    def rate(self, condition: Condition) -> float | None:
+        """The share of real steps that a condition took, mean over modalities and runs; None where none is stored."""
+        name = self.spelled.get(condition, "")
+        return average(average(r.rates.get(name, {}).values()) for r in self.used)
 
 
 @dataclass(eq=False)
-class Pile:
-    """The entries of one board, and what they have in common."""
+class BoardRecords:
+    """The rows of one board, and what they have in common."""
 
-    entries: list[Entry]
+    rows: list[RowRecords]
     notes: list[str] = field(default_factory=list)
 
     @property
     def first(self) -> Record:
-        return self.entries[0].first
+        return self.rows[0].first
 
     @property
     def newest(self) -> str:
-        return max(r.created for e in self.entries for r in e.records)
+        return max(r.created for row in self.rows for r in row.records)
 
 
 def average(values: Iterable[float | None]) -> float | None:
@@ -130,19 +162,8 @@ def average(values: Iterable[float | None]) -> float | None:
     return sum(v for v in known if v is not None) / len(known) if known and None not in known else None
 
 
-def corruption(condition: str) -> str:
-    """`noise:acc:3` -> `noise:acc`; what has one severity only is its own corruption."""
-    return ":".join(condition.split(":")[:2])
-
-
-def level(condition: str) -> int:
-    """The severity; 1 where there is only one."""
-    parts = condition.split(":")
-    return int(parts[2]) if len(parts) > 2 else 1
-
-
-def piles(records: Sequence[Record]) -> list[Pile]:
-    """One pile a board, by benchmark, the newest first; what differs between boards of a benchmark is noted on each."""
+def boards(records: Sequence[Record]) -> list[BoardRecords]:
+    """By benchmark, the newest board first; what differs between boards of a benchmark is noted on each."""
     found: dict[str, dict[tuple[str, ...], list[Record]]] = defaultdict(lambda: defaultdict(list))
     for r in records:
         settings = json.dumps(r.run.hparams.get("benchmark", {}), sort_keys=True)
@@ -150,111 +171,105 @@ def piles(records: Sequence[Record]) -> list[Pile]:
         found[r.run.benchmark][identity].append(r)
     result = []
     for benchmark in sorted(found):
-        boards = [Pile(_entries(rows)) for rows in found[benchmark].values()]
-        boards.sort(key=lambda p: p.newest, reverse=True)
-        if len(boards) > 1:
+        same = [BoardRecords(_rows(given)) for given in found[benchmark].values()]
+        same.sort(key=lambda board: board.newest, reverse=True)
+        if len(same) > 1:
             names = ("protocol", "data", "code of the benchmark", "settings of the benchmark", "metrics")
             differ = [n for n, c in zip(names, zip(*found[benchmark], strict=True), strict=True) if len(set(c)) > 1]
-            for number, board in enumerate(boards):
+            for number, board in enumerate(same):
                 age = "the newest" if number == 0 else f"number {number + 1} by age"
                 board.notes.append(
-                    f"{benchmark} has {len(boards)} tables, which differ in {' and '.join(differ)}; this one is {age}. "
+                    f"{benchmark} has {len(same)} tables, which differ in {' and '.join(differ)}; this one is {age}. "
                     "Numbers of different tables are never averaged or compared."
                 )
-        result += boards
+        result += same
     return result
 
 
-def _entries(records: Iterable[Record]) -> list[Entry]:
-    rows: dict[tuple[str, ...], list[Record]] = defaultdict(list)
+def _rows(records: Iterable[Record]) -> list[RowRecords]:
+    found: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for r in sorted(records, key=lambda r: (r.run.fold, r.run.seed)):
-        rows[r.run.row, json.dumps(dict(r.code), sort_keys=True)].append(r)
-    entries = [Entry(rows[key]) for key in sorted(rows)]
-    _mark_stale(entries)
-    _name(entries)
-    return sorted(entries, key=lambda e: (e.label, e.stale))
+        found[r.run.row, json.dumps(dict(r.code), sort_keys=True)].append(r)
+    rows = [RowRecords(found[key]) for key in sorted(found)]
+    _mark_stale(rows)
+    _name(rows)
+    return sorted(rows, key=lambda row: (row.label, row.stale))
 
 
-def _mark_stale(entries: Sequence[Entry]) -> None:
+def plugins(r: Record) -> dict[tuple[str, str], str]:
+    """(kind, name) of each plugin of a record -> the fingerprint of its code."""
+    named = {"benchmark": ("benchmarks", r.run.benchmark), "fuser": ("fusers", r.run.fuser)}
+    named |= {f"backbone.{modality}": ("backbones", name) for modality, name in r.run.backbones.items()}
+    return {named[part]: fingerprint for part, fingerprint in r.code.items() if part in named}
+
+
+def _mark_stale(rows: Sequence[RowRecords]) -> None:
     """Of each plugin the fingerprint of the newest record counts; rows with another one are of older code."""
     newest: dict[tuple[str, str], tuple[str, str]] = {}
-
-    def plugins(r: Record) -> Iterable[tuple[tuple[str, str], str]]:
-        for part, fingerprint in r.code.items():
-            kind, _, modality = part.partition(".")
-            yield (kind, r.run.backbones.get(modality, "") if modality else getattr(r.run, part, "")), fingerprint
-
-    for entry in entries:
-        for r in entry.records:
-            for plugin, fingerprint in plugins(r):
+    for row in rows:
+        for r in row.records:
+            for plugin, fingerprint in plugins(r).items():
                 newest[plugin] = max(newest.get(plugin, ("", "")), (r.created, fingerprint))
-    for entry in entries:
-        if any(newest[plugin][1] != fingerprint for plugin, fingerprint in plugins(entry.first)):
-            entry.stale = "older code"
+    for row in rows:
+        if any(newest[plugin][1] != fingerprint for plugin, fingerprint in plugins(row.first).items()):
+            row.stale = "older code"
     twins = defaultdict(list)
-    for entry in entries:
-        if not entry.stale:
-            r = entry.first
-            twins[r.run.fuser, r.run.tuned or tuple(r.changes), QUICK in entry.marks].append(entry)
+    for row in rows:
+        if not row.stale:
+            r = row.first
+            twins[r.run.fuser, r.run.tuned or tuple(r.changes), row.quick].append(row)
     for same in twins.values():  # the same words, but a default has changed in between
-        same.sort(key=lambda e: max(r.created for r in e.records))
-        for entry in same[:-1]:
-            entry.stale = "older defaults"
+        same.sort(key=lambda row: max(r.created for r in row.records))
+        for row in same[:-1]:
+            row.stale = "older defaults"
 
 
-def _name(entries: Sequence[Entry]) -> None:
+def _name(rows: Sequence[RowRecords]) -> None:
     """Short labels, unique among the rows of one code: the fuser and what differs from its defaults."""
-    for entry in entries:
-        entry.label = _label(entry.first, short=True)
-    for same in _twins(entries):
-        for entry in same:
-            entry.label = _label(entry.first, short=False)
-    for same in _twins(entries):
-        for number, entry in enumerate(same[1:], 2):
-            entry.label += f" #{number}"
+    for row in rows:
+        row.label = _label(row.first, short=True)
+    for same in _twins(rows):
+        for row in same:
+            row.label = _label(row.first, short=False)
+    for same in _twins(rows):
+        for number, row in enumerate(same[1:], 2):
+            row.label += f" #{number}"
 
 
-def _twins(entries: Sequence[Entry]) -> list[list[Entry]]:
+def _twins(rows: Sequence[RowRecords]) -> list[list[RowRecords]]:
     groups = defaultdict(list)
-    for entry in entries:
-        groups[entry.label, entry.stale, QUICK in entry.marks].append(entry)
+    for row in rows:
+        groups[row.label, row.stale, row.quick].append(row)
     return [same for same in groups.values() if len(same) > 1]
 
 
 def _label(r: Record, short: bool) -> str:
     if r.run.tuned:  # its settings vary by fold
         return f"{r.run.fuser} (tuned)" if short else f"{r.run.fuser} (tuned: {r.run.tuned})"
-    quick = {"quick", "steps", "interval", "lr"} if QUICK in r.marks else set()
     words = []
-    for change in r.changes:
-        part, _, rest = change.partition(".")
-        if part == "benchmark" or (part == "train" and rest.partition("=")[0] in quick):
+    for change in r.changed:
+        if change.part == "benchmark" or (change.part == "train" and QUICK in r.marks and change.name in HURRIED):
             continue  # the board's title says it, or the mark does
-        words.append(rest.removeprefix("modality=") if short else change)
+        plain = short and change.part == "fuser" and change.name == "modality"
+        words.append(change.value if plain else change.short if short else str(change))
     return f"{r.run.fuser} ({', '.join(words)})" if words else r.run.fuser
 
 
-def ranking_damage(entries: Sequence[Entry]) -> list[str]:
+def ranking_damage(rows: Sequence[RowRecords]) -> list[Condition]:
     """The conditions that the damaged score averages: those of the benchmark's own table.
 
     What was asked for besides must not move it. Records that do not say what the table is: those conditions that most
     of the rows that count have, without lattices of missing modalities (`missing:a+b`), which answer another question.
     """
-    counting = [e for e in entries if e.ranked] or [e for e in entries if e.done]
-    declared = {name for e in counting for r in e.used for name in r.table}
+    counting = [row for row in rows if row.ranked] or [row for row in rows if row.done]
+    declared = {condition_of(name) for row in counting for r in row.used for name in r.table}
     if declared:
-        return [c for c in dict.fromkeys(c for e in counting for c in e.conditions) if {c, corruption(c)} & declared]
-    votes = Counter(c for e in counting for c in e.conditions)
+        known = dict.fromkeys(c for row in counting for c in row.conditions)
+        return [c for c in known if {c, c.family} & declared]
+    votes = Counter(c for row in counting for c in row.conditions)
     return [c for c, count in votes.items() if 2 * count > len(counting) and not is_lattice(c)]
 
 
-def is_lattice(condition: str) -> bool:
-    return condition.startswith("missing:") and "+" in condition
-
-
-def families(conditions: Iterable[str]) -> dict[str, list[str]]:
-    """Corruption -> its conditions by rising severity, in order of appearance."""
-    found: dict[str, list[str]] = defaultdict(list)
-    for condition in conditions:
-        found[corruption(condition)].append(condition)
-    return {name: sorted(levels, key=level) for name, levels in found.items()}
+def is_lattice(condition: Condition) -> bool:
+    """Does it take several modalities away at once?"""
+    return condition.name == MISSING and len(condition.modalities) > 1

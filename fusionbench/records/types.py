@@ -7,15 +7,21 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 
+from fusionbench.conditions import Condition
 from fusionbench.errors import UsageError
 from fusionbench.records import typed
+from fusionbench.records.settings import Budget, Change, Training
 
 FORMAT = 1  # of the JSON file
+#: What stands in `Record.scores` beside the conditions: undamaged input, and a constant answer on it.
+CLEAN, CHANCE = "clean", "chance"
+#: The condition that a record spells; parsed once.
+condition_of = cache(Condition.parse)
 #: What parsing a text that somebody has damaged may raise.
 DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
@@ -46,6 +52,11 @@ class Run:
         """The id of the table row: all but fold and seed; of a tuned one (settings vary by fold) the search counts."""
         whole = {f.name: getattr(self, f.name) for f in fields(self)} | {"fold": None, "seed": None}
         return digest({**whole, "hparams": None} if self.tuned else whole)
+
+    @property
+    def budget(self) -> Budget | None:
+        """Of the search that its settings come from."""
+        return Budget.parse(self.tuned) if self.tuned else None
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,15 @@ class Record:
         mine, theirs = ((r.run.id, dict(r.code), r.data, r.protocol) for r in (self, other))
         return mine == theirs
 
+    @property
+    def changed(self) -> list[Change]:
+        """Settings that are not the default; none of a tuned run, whose settings the search has chosen."""
+        return [] if self.run.tuned else [Change.parse(text) for text in self.changes]
+
+    @property
+    def training(self) -> Training:
+        return Training.parse(self.how)
+
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
@@ -138,6 +158,8 @@ def parsed(content: dict[str, Any]) -> Record:
     if written != FORMAT:
         raise ValueError("unknown format of record")
     found: Record = typed.build(Record, {**content, "run": typed.build(Run, content["run"])})
+    for spelled in [*(c for c in found.scores if c not in (CLEAN, CHANCE)), *found.table]:
+        condition_of(spelled)
     if not found.metrics:
         raise ValueError("it names no metric")
     return found

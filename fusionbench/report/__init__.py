@@ -1,76 +1,86 @@
-"""Records to one HTML page that opens from disk, with everything inside, and to figures for papers."""
+"""Boards to one HTML page that opens from disk, with everything inside, and to figures for papers."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fusionbench import text
+from fusionbench.conditions import families
 from fusionbench.errors import UsageError
-from fusionbench.leaderboard import Board, Row, build, footnotes, helps, verdicts
+from fusionbench.leaderboard import Board, Row, findings, footnotes, helps, sentence
 from fusionbench.leaderboard import columns as cols
 from fusionbench.leaderboard.commands import command
-from fusionbench.records import Record, store
-from fusionbench.records.rows import REFERENCE
+from fusionbench.leaderboard.footnotes import GLOSSARY
+from fusionbench.leaderboard.layout import CHANCE_ROW
+from fusionbench.leaderboard.sentences import WHERE
+from fusionbench.leaderboard.statistics import DAMAGED, SCORE
+from fusionbench.progress import Advance
+from fusionbench.records import store
 from fusionbench.report import advice
-from fusionbench.report.figures import Picture, draw
+from fusionbench.report.drawing import Picture
+from fusionbench.report.figures import draw
 
 __all__ = ["write"]
 
-GROUPS = {
-    "damage": {"retained", "drop", "worst", "rce", "rce_alone", "effective", "break_even"},
-    "cost": {
-        "trained",
-        "allocated",
-        "flops",
-        "latency",
-        "latency_batch",
-        "memory",
-        "seconds",
-        "lr",
-        "seeds",
-        "folds",
-        "failed",
-    },
-    "people": {"sd_seed", "sd_fold", "sd_person", "gain", "p", "p_folds", "decile", "hurt", "regret", "regret_damaged"},
-}
+#: What the page of a fuser shows of it, where it is known.
+SHOWN = (
+    "score", "damaged", "difference", "interval", "p", "retained", "rce", "worst", "break-even", "hurt", "parameters",
+    "flops", "latency", "memory", "seconds",
+)  # fmt: skip
+#: (benchmark, fuser) -> outer fold -> Optuna study of its search.
+Searches = Callable[[str, str], Mapping[int, Any]]
 
 
 def write(
-    records: Iterable[Record], results: Path, out: Path, figures: Path | None = None, *, reference: str = REFERENCE
+    boards: Sequence[Board],
+    out: Path,
+    figures: Path | None = None,
+    *,
+    searches: Searches = lambda benchmark, fuser: {},
+    advance: Advance = lambda done, total: None,
 ) -> list[Path]:
     """Writes the page, and with `figures` every figure as PNG, SVG and PDF into that folder; the paths written.
 
+    Args:
+        searches: the searches behind tuned rows; without them the page has no figure of tuning.
+        advance: told how far the drawing is.
+
     Raises:
-        UsageError: there are no records, or a file cannot be written.
+        UsageError: a file cannot be written.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    boards = build(records, results, reference=reference)
     names = _anchors(boards)
-    drawn = [draw(board, name, results) for board, name in zip(boards, names, strict=True)]
+    drawn: list[list[Picture]] = []
+    for board, name in zip(boards, names, strict=True):
+        tuned = {row.fuser for row in board.ranked if row.records.first.run.budget}
+        drawn.append(draw(board, name, {fuser: searches(board.benchmark, fuser) for fuser in sorted(tuned)}))
+        advance(len(drawn), len(names))
     environment = Environment(
         loader=PackageLoader("fusionbench", "report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     page = environment.get_template("page.html.jinja").render(
-        boards=[_board(*parts) for parts in zip(boards, names, drawn, strict=True)]
+        boards=[_board(*parts) for parts in zip(boards, names, drawn, strict=True)], groups=cols.GROUPS, terms=GLOSSARY
     )
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         store.write(out, lambda f: f.write(page.encode()))
         paths = [out]
-        for picture in [p for pictures in drawn for p in pictures] if figures else []:
-            assert figures is not None
-            paths += picture.save(figures)
+        if figures is not None:
+            for pictures in drawn:
+                for picture in pictures:
+                    paths += picture.save(figures)
     except OSError as error:
         raise UsageError(f"cannot write {error.filename or out}: {error.strerror or error}") from None
     return paths
 
 
-def _anchors(boards: list[Board]) -> list[str]:
+def _anchors(boards: Sequence[Board]) -> list[str]:
     """A name for each board that serves as an anchor and as a file name."""
     names: list[str] = []
     for board in boards:
@@ -80,27 +90,24 @@ def _anchors(boards: list[Board]) -> list[str]:
 
 
 def _board(board: Board, name: str, pictures: list[Picture]) -> dict[str, Any]:
-    columns = [c for n, c in cols.known(board).items()]
-    rows = cols.ordered(board)
-    chance = cols.chance_values(board)
-    lines = [_line(row, columns) for row in rows]
-    if chance:
-        cells = [{"text": cols.cell(c, chance.get(c.name)), "sort": _sortable(chance.get(c.name))} for c in columns]
-        cells[[c.name for c in columns].index("fuser")] = {"text": "chance (constant answer)", "sort": "chance"}
-        lines.insert(sum(row.ranked for row in rows), {"cells": cells, "kind": "chance", "anchor": ""})
-    ranked = [row for row in rows if row.ranked]
+    columns, rows, ranked = list(cols.known(board).values()), cols.ordered(board), board.ranked
+    lines = [_line(board, row, columns) for row in rows]
+    if values := cols.constant(board):
+        lines.insert(len(ranked), _constant(board, values, columns))
     return {
         "name": name,
         "title": board.title,
         "metric": board.metric.replace("_", " "),
         "facts": {
             "metric": board.metric.replace("_", " "), "modalities": ", ".join(board.modalities),
-            "ranked rows": len(ranked), "people": board.people or "-",
-            "seeds": max((row.values["seeds"] for row in ranked), default="-"),
-            "folds": max((row.values["folds"] for row in ranked), default="-"),
+            "ranked rows": len(ranked), text.plural(board.unit): board.groups or "-",
+            "seeds": max((row.seeds for row in ranked), default="-"),
+            "folds": max((row.folds for row in ranked), default="-"),
             "reference": board.reference or "none", "protocol": board.protocol, "data": board.data,
         },
-        "columns": [{"title": c.title, "help": c.help, "group": _group(c.name), "up": c.up} for c in columns],
+        "columns": [
+            {"title": c.name, "help": c.explain, "group": c.group, "up": bool(c.is_up(board))} for c in columns
+        ],
         "rows": lines,
         "notes": footnotes(board),
         "helps": helps(board),
@@ -111,59 +118,53 @@ def _board(board: Board, name: str, pictures: list[Picture]) -> dict[str, Any]:
         ],
         "advice": advice.sentences(board),
         "data": json.dumps(advice.data(board)).replace("<", "\\u003c"),
-        "conditions": _conditions(board),
-        "fusers": [_fuser(board, row) for row in rows if row.entry.used],
+        "families": list(map(str, families(board.damage))),
+        "levels": max((c.level for c in board.damage), default=1),
+        "fusers": [_fuser(board, row) for row in rows if row.records.used],
     }  # fmt: skip
 
 
 def _verdicts(board: Board) -> list[dict[str, Any]]:
-    """The sentences by measure: those that tell a difference, and those that leave it open."""
-    lines, found = verdicts(board), []
-    for title in ("Damaged", "Clean"):
-        said = [line.removeprefix(f"{title}: ") for line in lines if line.startswith(f"{title}: ")]
-        told = [line for line in said if line.endswith(" is better.")]
+    """The sentences by measure: significant differences, and the others."""
+    shown = []
+    for measure in (DAMAGED, SCORE):
+        said = [finding for finding in findings(board) if finding.measure == measure]
         if said:
-            found.append({"title": title, "told": told, "open": [line for line in said if line not in told]})
-    return found
-
-
-def _group(name: str) -> str:
-    if ":" in name:
-        return "damage"
-    return next((group for group, names in GROUPS.items() if name in names), "summary" if _plain(name) else "cost")
-
-
-def _plain(name: str) -> bool:
-    return name in ("rank", "fuser", "score", "damaged")
+            significant = [sentence(board, f.verdict) for f in said if f.is_significant]
+            others = [sentence(board, f.verdict) for f in said if not f.is_significant]
+            shown.append({"title": WHERE[measure], "significant": significant, "others": others})
+    return shown
 
 
 def _sortable(value: Any) -> str:
     """A value as text that the page can order: numbers as they are, of several the first."""
-    if isinstance(value, tuple | list):
-        value = value[0]
-    return "" if value is None or isinstance(value, dict) else str(value)
+    value = cols.number(value)
+    return str(value) if isinstance(value, int | float | str) else ""
 
 
-def _line(row: Row, columns: list[cols.Column]) -> dict[str, Any]:
-    cells = [{"text": cols.cell(c, c.get(row)), "sort": _sortable(c.get(row))} for c in columns]
-    return {"cells": cells, "kind": "ranked" if row.ranked else "unranked", "anchor": _anchor(row)}
+def _line(board: Board, row: Row, columns: Sequence[cols.Column]) -> dict[str, Any]:
+    values = [column.value(board, row) for column in columns]
+    cells = [{"text": c.cell(board, v), "sort": _sortable(v)} for c, v in zip(columns, values, strict=True)]
+    place = row.places.get(board.measure)
+    kind = "ranked" if row.ranked else "unranked"
+    return {"cells": cells, "kind": kind, "top": bool(place and place.tier == 1), "anchor": _anchor(row)}
+
+
+def _constant(board: Board, values: Mapping[str, Any], columns: Sequence[cols.Column]) -> dict[str, Any]:
+    cells = [{"text": c.cell(board, values.get(c.name)), "sort": _sortable(values.get(c.name))} for c in columns]
+    cells[[c.name for c in columns].index("fuser")] = {"text": CHANCE_ROW, "sort": CHANCE_ROW}
+    return {"cells": cells, "kind": "chance", "top": False, "anchor": ""}
 
 
 def _anchor(row: Row) -> str:
     return f"row-{row.runs[0]}" if row.runs else ""
 
 
-def _conditions(board: Board) -> list[dict[str, Any]]:
-    from fusionbench.records.rows import families
-
-    return [{"name": name, "levels": len(levels)} for name, levels in families(board.damage).items()]
-
-
 def _fuser(board: Board, row: Row) -> dict[str, Any]:
-    first, entry = row.entry.first, row.entry
-    changed = {change.partition("=")[0] for r in entry.used for change in r.changes}
+    first, used, own = row.records.first, row.records.used, cols.known(board)
+    changed = {change.flag for r in used for change in r.changed}
     found: dict[str, list[str]] = {}  # a tuned row has settings of its own in every fold
-    for r in entry.used:
+    for r in used:
         for part, given in r.run.hparams.items():
             for name, value in given.items():
                 found.setdefault(f"{part}.{name}", []).append(_spell(value))
@@ -171,40 +172,20 @@ def _fuser(board: Board, row: Row) -> dict[str, Any]:
         {"name": name, "value": " | ".join(dict.fromkeys(values)), "changed": name in changed}
         for name, values in found.items()
     ]
-    own = {c.name: c for c in cols.known(board).values()}
-    shown = [
-        n
-        for n in (
-            "score",
-            "damaged",
-            "retained",
-            "rce",
-            "worst",
-            "break_even",
-            "gain",
-            "p",
-            "hurt",
-            "trained",
-            "flops",
-            "latency",
-            "memory",
-            "seconds",
-        )
-        if n in own
-    ]
+    scores = {"clean": row.clean, **{str(c): value for c, value in row.conditions.items()}}
+    place = row.places.get(board.measure)
     return {
         "anchor": _anchor(row),
         "name": row.name,
-        "ranked": row.ranked,
-        "rank": row.ranks.get(board.measure),
-        "command": command(entry, board.damage),
-        "facts": {own[n].title: cols.cell(own[n], own[n].get(row)) for n in shown},
+        "place": "" if place is None else cols.as_place(board, place),
+        "command": command(row.records, board.damage),
+        "facts": {n: own[n].cell(board, own[n].value(board, row)) for n in SHOWN if n in own},
         "settings": settings,
         "backbones": dict(first.run.backbones),
         "code": dict(first.code),
         "versions": dict(first.versions),
-        "device": ", ".join(sorted({r.device for r in entry.used})),
-        "conditions": {c: cols.spell_score(v, board.percent) for c, v in row.conditions.items() if v is not None},
+        "device": ", ".join(sorted({r.device for r in used})),
+        "conditions": {c: text.score(v, board.percent) for c, v in scores.items() if v is not None},
         "runs": row.runs,
     }
 

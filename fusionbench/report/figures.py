@@ -2,85 +2,29 @@
 
 from __future__ import annotations
 
-import io
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fusionbench import stats
-from fusionbench.leaderboard.boards import Board, Row, curves, lattice
-from fusionbench.leaderboard.columns import ordered, spell_count, spell_score
-from fusionbench.leaderboard.findings import DAMAGED, SCORE, oriented
-
-#: So many rows have a colour of their own in a figure of curves; the others are thin and grey.
-COLOURED = 6
-INK, FAINT, GRID = "#1f2933", "#b8c1cc", "#e4e8ed"
-COLOURS = ("#0b6e99", "#d1495b", "#2e8b57", "#8e5ea2", "#d98324", "#3d5a80")
-STYLE: Any = {
-    "svg.fonttype": "none", "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9,
-    "axes.edgecolor": FAINT, "axes.labelcolor": INK, "axes.titlesize": 10, "axes.titlecolor": INK, "text.color": INK,
-    "xtick.color": INK, "ytick.color": INK, "xtick.labelcolor": INK, "ytick.labelcolor": INK, "grid.color": GRID,
-    "axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True, "axes.grid": True,
-    "figure.facecolor": "white", "legend.frameon": False, "xtick.major.size": 0, "ytick.major.size": 0,
-}  # fmt: skip
+from fusionbench import stats, text
+from fusionbench.leaderboard import Board, Row
+from fusionbench.leaderboard.robustness import curves, lattice
+from fusionbench.leaderboard.statistics import DAMAGED, SCORE, oriented
+from fusionbench.report.drawing import COLOURED, COLOURS, FAINT, INK, STYLE, Drawn, Picture, new
+from fusionbench.report.tuning import tuning
 
 
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """A drawn figure with its words and the ids of the runs that it shows."""
+def draw(board: Board, name: str, searches: Mapping[str, Mapping[int, Any]]) -> list[Picture]:
+    """Every figure that the board has data for; `name` begins their file names.
 
-    name: str
-    title: str
-    caption: str
-    figure: Any
-    runs: list[str]
-
-    @property
-    def half(self) -> bool:
-        """Is it narrow enough that two stand side by side?"""
-        return bool(self.figure.get_figwidth() < 7)
-
-    def svg(self) -> str:
-        """For inlining: no prologue, no metadata, ids of its own, the same bytes for the same records."""
-        import matplotlib
-
-        out = io.StringIO()
-        bare: dict[str, Any] = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        with matplotlib.rc_context(STYLE | {"svg.hashsalt": self.name}):
-            self.figure.savefig(out, format="svg", metadata=bare, bbox_inches="tight")
-        text = out.getvalue()
-        return text[text.index("<svg") :]
-
-    def save(self, folder: Path) -> list[Path]:
-        """As PNG, SVG and PDF, the run ids in each file's metadata."""
-        import matplotlib
-
-        folder.mkdir(parents=True, exist_ok=True)
-        runs = "runs " + " ".join(self.runs)
-        about: dict[str, dict[str, Any]] = {
-            "png": {"Title": self.title, "Description": runs, "Software": None},
-            "svg": {"Title": self.title, "Description": runs, "Date": None, "Creator": None},
-            "pdf": {"Title": self.title, "Keywords": runs, "CreationDate": None, "Producer": None, "Creator": None},
-        }
-        paths = []
-        with matplotlib.rc_context(STYLE | {"svg.hashsalt": self.name}):
-            for ending, metadata in about.items():
-                paths.append(folder / f"{self.name}.{ending}")
-                self.figure.savefig(paths[-1], dpi=200, metadata=metadata, bbox_inches="tight")
-        return paths
-
-
-def draw(board: Board, name: str, results: Path) -> list[Picture]:
-    """Every figure that the board has data for; `name` begins their file names."""
+    Args:
+        searches: fuser -> outer fold -> Optuna study of its search.
+    """
     import matplotlib
 
-    from fusionbench.report.tuning import tuning
-
-    makers: dict[str, Callable[[Board], tuple[str, str, Any, Sequence[Row]] | None]] = {
+    makers: dict[str, Callable[[Board], Drawn | None]] = {
         "scores": _scores, "missing": _missing, "curves": _curves, "pareto": _pareto, "shapley": _shapley,
-        "tuning": lambda board: tuning(board, results),
+        "tuning": lambda board: tuning(board, searches),
     }  # fmt: skip
     pictures = []
     with matplotlib.rc_context(STYLE):
@@ -93,10 +37,6 @@ def draw(board: Board, name: str, results: Path) -> list[Picture]:
     return pictures
 
 
-def _ranked(board: Board) -> list[Row]:
-    return [row for row in ordered(board) if row.ranked]
-
-
 def _percent(board: Board) -> float:
     return 100.0 if board.percent else 1.0
 
@@ -105,22 +45,15 @@ def _axis(board: Board) -> str:
     return f"{board.metric.replace('_', ' ')}{' (%)' if board.percent else ''}"
 
 
-def new(width: float, height: float, rows: int = 1, columns: int = 1, **how: Any) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, **how)
-
-
 def _colours(board: Board, rows: Sequence[Row]) -> dict[str, str]:
     """The best fused rows have colours of their own; the reference is in ink."""
-    fused = [r.label for r in rows if r.entry.modality is None and r.label != board.reference]
+    fused = [r.label for r in rows if r.records.modality is None and r.label != board.reference]
     found = dict(zip(fused[:COLOURED], COLOURS, strict=False))
     return found | ({board.reference: INK} if board.reference else {})
 
 
-def _scores(board: Board) -> tuple[str, str, Any, Sequence[Row]] | None:
-    rows = [r for r in _ranked(board) if r.values.get(SCORE) is not None]
+def _scores(board: Board) -> Drawn | None:
+    rows = [r for r in board.ranked if r.clean is not None]
     if not rows:
         return None
     scale, colours = _percent(board), _colours(board, rows)
@@ -128,15 +61,12 @@ def _scores(board: Board) -> tuple[str, str, Any, Sequence[Row]] | None:
     ax, high = axes[0, 0], len(rows)
     for place, row in enumerate(rows):
         colour = colours.get(row.label, "#7b8794")
-        for measure, names, marker, shift in (
-            (SCORE, ("low", "high"), "o", 0.13),
-            (DAMAGED, ("damaged_low", "damaged_high"), "s", -0.13),
-        ):
-            value = row.values.get(measure)
+        for measure, marker, shift in ((SCORE, "o", 0.13), (DAMAGED, "s", -0.13)):
+            value = row.score(measure)
             if value is None:
                 continue
             at = high - place + shift
-            low, up = (row.values.get(n) for n in names)
+            low, up = row.bounds(measure)
             if low is not None and up is not None:
                 ax.plot([low * scale, up * scale], [at, at], color=colour, lw=1.4, alpha=0.6, solid_capstyle="round")
             face = colour if measure == SCORE else "white"
@@ -153,15 +83,15 @@ def _scores(board: Board) -> tuple[str, str, Any, Sequence[Row]] | None:
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return (
         "Scores with their 95 % intervals",
-        "Clean (filled) and damaged (open) score of every ranked row. Bars that overlap may still differ: people are "
-        "paired, so read the ranks and the sentences.",
+        "Clean (filled) and damaged (open) score of every ranked row. Bars that overlap may still differ: groups are "
+        "paired, so read the verdicts.",
         figure,
         rows,
     )
 
 
-def _curves(board: Board) -> tuple[str, str, Any, Sequence[Row]] | None:
-    rows = _ranked(board)
+def _curves(board: Board) -> Drawn | None:
+    rows = board.ranked
     found = {row.label: {n: c for n, c in curves(board, row).items() if len(c) > 2} for row in rows}
     names = list(dict.fromkeys(n for c in found.values() for n in c))
     if not names:
@@ -182,16 +112,16 @@ def _curves(board: Board) -> tuple[str, str, Any, Sequence[Row]] | None:
             if curve is None or None in curve:
                 continue
             style: dict[str, Any] = {"color": FAINT, "lw": 0.8}
-            if row.entry.modality is not None:
+            if row.records.modality is not None:
                 style = {"color": "#7b8794", "lw": 1.2, "ls": (0, (1, 1.5))}
             elif row.label in colours:
                 style = {"color": colours[row.label], "lw": 1.8, "marker": "o", "ms": 3}
             if row.label == board.reference:
                 style |= {"ls": "--"}
             line = ax.plot(range(len(curve)), [scale * float(v) for v in curve if v is not None], **style)[0]
-            if row.label in colours or row.entry.modality is not None:
+            if row.label in colours or row.records.modality is not None:
                 drawn[row.label] = line
-        ax.set_title(name, loc="left")
+        ax.set_title(str(name), loc="left")
         ax.set_xticks(range(max(len(c.get(name, ())) for c in found.values())))
         if place % wide == 0:
             ax.set_ylabel(_axis(board))
@@ -207,8 +137,8 @@ def _curves(board: Board) -> tuple[str, str, Any, Sequence[Row]] | None:
     )
 
 
-def _missing(board: Board) -> tuple[str, str, Any, Sequence[Row]] | None:
-    rows = _ranked(board)
+def _missing(board: Board) -> Drawn | None:
+    rows = board.ranked
     found = {row.label: lattice(board, row) for row in rows}
     whole = frozenset(board.modalities)
     subsets = sorted({s for c in found.values() for s in c}, key=lambda s: (-len(s), sorted(whole - s)))
@@ -224,7 +154,7 @@ def _missing(board: Board) -> tuple[str, str, Any, Sequence[Row]] | None:
             for r in rows
         ]
     )
-    texts = [["-" if np.isnan(v) else spell_score(v / _percent(board), board.percent) for v in line] for line in grid]
+    texts = [["-" if np.isnan(v) else text.score(v / _percent(board), board.percent) for v in line] for line in grid]
     figure, axes = new(1.6 + 0.95 * len(subsets), 0.9 + 0.26 * len(rows))
     ax = axes[0, 0]
     palette = sns.light_palette(COLOURS[0], as_cmap=True, reverse=not board.higher_is_better)
@@ -253,16 +183,17 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
     return kept
 
 
-def _pareto(board: Board) -> tuple[str, str, Any, Sequence[Row]] | None:
+def _pareto(board: Board) -> Drawn | None:
     costs = {
         "trained": "trained parameters",
         "latency": "ms of a forward pass, one sample",
         "latency_batch": f"ms of a forward pass, {board.batch} samples",
     }
-    if not any(row.values.get("latency") for row in board.rows):
-        costs = {"trained": costs["trained"], "seconds": "seconds of training a run"}
-    ranked, measure, scale = _ranked(board), board.measure, _percent(board)
-    known = {c: [r for r in ranked if r.values.get(c) and r.values.get(measure) is not None] for c in costs}
+    if not any(row.costs.get("latency") for row in board.rows):
+        costs = {"trained": costs["trained"], "train": "seconds of training a run"}
+    ranked, measure, scale = board.ranked, board.measure, _percent(board)
+    scored = [r for r in ranked if r.score(measure) is not None]
+    known = {c: [r for r in scored if r.costs.get(c)] for c in costs}
     panels = [c for c in costs if known[c]][:3]
     if not panels:
         return None
@@ -271,7 +202,7 @@ def _pareto(board: Board) -> tuple[str, str, Any, Sequence[Row]] | None:
     sign = 1.0 if board.higher_is_better else -1.0
     for ax, cost in zip(axes.flat, panels, strict=True):
         rows = known[cost]
-        points = [(float(r.values[cost]), float(r.values[measure])) for r in rows]
+        points = [(r.costs[cost] or 0.0, r.score(measure) or 0.0) for r in rows]
         best = front([(c, sign * s) for c, s in points])
         ax.step([points[n][0] for n in best], [points[n][1] * scale for n in best], where="post", color=FAINT, lw=1)
         for n, (row, (x, y)) in enumerate(zip(rows, points, strict=True)):
@@ -281,7 +212,7 @@ def _pareto(board: Board) -> tuple[str, str, Any, Sequence[Row]] | None:
                 ax.annotate(row.label, (x, y * scale), (4, 5), textcoords="offset points", fontsize=8, color=colour)
         if max(x for x, _ in points) > 3 * min(x for x, _ in points):
             ax.set_xscale("log")
-        ax.xaxis.set_major_formatter(lambda v, _: spell_count(v))
+        ax.xaxis.set_major_formatter(lambda v, _: text.count(v))
         ax.xaxis.set_minor_formatter(lambda v, _: "")
         ax.margins(x=0.15, y=0.12)
         ax.set_xlabel(costs[cost])
@@ -295,15 +226,15 @@ def _pareto(board: Board) -> tuple[str, str, Any, Sequence[Row]] | None:
 
 
 def shapley(board: Board, row: Row) -> dict[str, float] | None:
-    """Modality -> Shapley value of its presence; None unless every subset has been judged and chance is known."""
+    """Modality -> Shapley value of its presence; None unless every subset has been evaluated and chance is known."""
     chance, found = oriented(board.metric, board.chance), lattice(board, row)
     if chance is None or len(board.modalities) < 2 or len(found) < 2 ** len(board.modalities) - 1:
         return None
     return stats.shapley(found, chance)
 
 
-def _shapley(board: Board) -> tuple[str, str, Any, Sequence[Row]] | None:
-    found = {row.label: (row, v) for row in _ranked(board) if row.entry.modality is None and (v := shapley(board, row))}
+def _shapley(board: Board) -> Drawn | None:
+    found = {row.label: (row, v) for row in board.ranked if row.records.modality is None and (v := shapley(board, row))}
     if not found:
         return None
     scale = _percent(board)

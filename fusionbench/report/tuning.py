@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from fusionbench.leaderboard import Board, Row
-from fusionbench.leaderboard.columns import ordered
+from fusionbench.leaderboard import Board
+from fusionbench.report.drawing import COLOURS, Drawn, new
 
 SHOWN = 6  # hyper-parameters a panel
 
 
-def tuning(board: Board, results: Path) -> tuple[str, str, Any, Sequence[Row]] | None:
-    """Two panels a tuned fuser: the best trial so far in each outer fold, and the importances, mean over folds."""
-    rows = {row.fuser: row for row in ordered(board) if row.ranked and row.entry.first.run.tuned}
-    if not rows:
-        return None
-    from fusionbench import search  # needs torch, which nothing else of a report does
-    from fusionbench.report.figures import COLOURS, new
+def tuning(board: Board, searches: Mapping[str, Mapping[int, Any]]) -> Drawn | None:
+    """Two panels a tuned fuser: the best trial so far in each outer fold, and the importances, mean over folds.
 
-    found = {fuser: search.restored(results, board.benchmark, fuser) for fuser in rows}
-    found = {fuser: studies for fuser, studies in found.items() if studies}
+    Args:
+        searches: fuser -> outer fold -> Optuna study.
+    """
+    rows = {row.fuser: row for row in board.ranked if row.records.first.run.budget and searches.get(row.fuser)}
+    found = {fuser: searches[fuser] for fuser in rows}
     if not found:
         return None
     figure, axes = new(8.0, 0.6 + 1.75 * len(found), len(found), 2, width_ratios=[1, 1])

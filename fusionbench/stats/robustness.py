@@ -12,13 +12,14 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from fusionbench.conditions import Condition
+
 Curve = Sequence[float | None]
 
 
 def targets(condition: str, modalities: Collection[str]) -> frozenset[str]:
     """The modalities that a condition damages: `noise:audio`, `noise:audio+video:3`, `gap:all`."""
-    target = condition.partition(":")[2].partition(":")[0]
-    return frozenset(modalities) if target in ("all", "") else frozenset(target.split("+"))
+    return Condition.parse(condition).targets(modalities)
 
 
 def damaged(curves: Mapping[str, Curve]) -> float | None:

@@ -142,10 +142,10 @@ def of_row(key: str, items: Sequence[Record], board: Board | None, line: Row | N
     files: dict[str, Callable[[], bytes]] = {}
     label, lacks, conditions = " ".join([first.run.fuser, *first.changes]), "failed", {}
     if board is not None and line is not None:
-        label, lacks, values, metric = line.label, line.lacks, line.values, board.metric
-        conditions = {c: v for c, v in line.conditions.items() if c != CLEAN and v is not None}
+        label, lacks, values, metric = line.label, line.lacks, values_of(board, line), board.metric
+        conditions = {c: v for c, v in line.conditions.items() if v is not None}
         metrics |= {shown.format(metric=metric): values.get(column) for column, shown in SCORES.items()}
-        metrics |= {f"{metric}/{_spell(c)}": v for c, v in conditions.items()} | _costs(values)
+        metrics |= {f"{metric}/{_spell(str(c))}": v for c, v in conditions.items()} | _costs(values)
         if conditions:
             from fusionbench.tracking.figure import damage
 
@@ -161,6 +161,18 @@ def of_row(key: str, items: Sequence[Record], board: Board | None, line: Row | N
         files=files,
         status="FINISHED" if done else "FAILED",
     )
+
+
+def values_of(board: Board, line: Row) -> dict[str, float | None]:
+    """What the table says of a row, by the names in `SCORES` and `COSTS`."""
+    from fusionbench.leaderboard.columns import damaged_metric
+
+    (low, high), (damaged_low, damaged_high) = line.bounds("score"), line.bounds("damaged")
+    found = {"score": line.clean, "low": low, "high": high, "drop": line.robustness.drop}
+    found |= {"damaged": line.damaged, "damaged_low": damaged_low, "damaged_high": damaged_high}
+    for name in ("ece", "brier"):
+        found |= {name: line.records.mean(None, name), f"{name}_damaged": damaged_metric(name)(board, line)}
+    return found | line.costs | {"seconds": line.costs.get("train")}
 
 
 def search_key(tuned: Any, fold: str) -> str:

@@ -6,18 +6,20 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
-from fusionbench.records.rows import CHANCE, families
+from fusionbench.conditions import Condition, families
 
 INK, FAINT = "#1f2933", "#b8c1cc"
 MOST_BARS = 40  # conditions without severities; a lattice of six modalities has 62
 
 
-def damage(label: str, metric: str, percent: bool, values: Mapping[str, Any], conditions: Mapping[str, float]) -> bytes:
+def damage(
+    label: str, metric: str, percent: bool, values: Mapping[str, Any], conditions: Mapping[Condition, float]
+) -> bytes:
     """A PNG: curves over severity where there are several, bars where there is one; the clean interval in grey."""
     from matplotlib.figure import Figure
 
     scale = 100.0 if percent else 1.0
-    kinds = families(c for c in conditions if c != CHANCE)
+    kinds = families(conditions)
     curves = {name: levels for name, levels in kinds.items() if len(levels) > 1}
     bars = [levels[0] for levels in kinds.values() if len(levels) == 1][:MOST_BARS]
     panels = [bool(curves), bool(bars)]
@@ -31,7 +33,7 @@ def damage(label: str, metric: str, percent: bool, values: Mapping[str, Any], co
             heights = [v for v in (clean, *(conditions[c] for c in levels)) if v is not None]
             steps = range(1 + len(levels) - len(heights), 1 + len(levels))
             dashes = ("-", "--", ":", "-.")[place // 10 % 4]
-            ax.plot(steps, [v * scale for v in heights], dashes, marker="o", ms=3, label=name)
+            ax.plot(steps, [v * scale for v in heights], dashes, marker="o", ms=3, label=str(name))
         if low is not None and high is not None:
             ax.axhspan(low * scale, high * scale, color=FAINT, alpha=0.35, lw=0)
         ax.set_xlabel("severity (0 is clean)")
@@ -40,7 +42,7 @@ def damage(label: str, metric: str, percent: bool, values: Mapping[str, Any], co
     if bars:
         ax = axes.pop(0)
         ax.barh(range(len(bars)), [conditions[c] * scale for c in bars], color="#0b6e99", height=0.7)
-        ax.set_yticks(range(len(bars)), bars, fontsize=7)
+        ax.set_yticks(range(len(bars)), list(map(str, bars)), fontsize=7)
         ax.invert_yaxis()
         if clean is not None:
             ax.axvline(clean * scale, color=INK, lw=1)
