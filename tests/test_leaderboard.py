@@ -21,7 +21,7 @@ import pytest
 from fusionbench import leaderboard, metrics, registry, stats, text
 from fusionbench.conditions import Condition
 from fusionbench.errors import UsageError
-from fusionbench.leaderboard import columns, statistics
+from fusionbench.leaderboard import columns, statistics, values
 from fusionbench.leaderboard.columns import known as columns_of
 from fusionbench.leaderboard.columns import ordered
 from fusionbench.records import Predictions, Record, Run, store
@@ -677,7 +677,7 @@ def test_a_new_statistic_is_one_function_and_one_entry(study: Path, monkeypatch:
     def lead(board: leaderboard.Board, row: leaderboard.Row) -> float | None:
         return None if row.damaged is None or board.chance is None else row.damaged - board.chance
 
-    mine = columns.Column("lead", lead, columns.as_change, "metric", "robustness", "Damaged score above chance.")
+    mine = columns.Column("lead", lead, values.as_change, "metric", "robustness", "Damaged score above chance.")
     monkeypatch.setattr(columns, "COLUMNS", (*columns.COLUMNS, mine))
     board = only(study)
     for fmt in leaderboard.FORMATS:

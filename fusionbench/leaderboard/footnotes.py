@@ -5,6 +5,7 @@ from __future__ import annotations
 from fusionbench import text
 from fusionbench.conditions import families
 from fusionbench.leaderboard import columns as cols
+from fusionbench.leaderboard import values
 from fusionbench.leaderboard.boards import MARKS, Board
 from fusionbench.leaderboard.statistics import DAMAGED
 from fusionbench.records.rows import ABSENT, MISSING
@@ -96,7 +97,7 @@ def _reading(board: Board) -> list[str]:
     """Tuning, undefined values, timings, marks."""
     rows, notes = board.rows, []
     ranked = [row for row in rows if row.ranked]
-    budgets = {str(cols.tuning(board, row)) for row in ranked if row.records.first.run.budget}
+    budgets = {str(values.tuning(board, row)) for row in ranked if row.records.first.run.budget}
     if budgets:
         equal = "the same budget" if len(budgets) == 1 else "different budgets"
         notes.append(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fusionbench.errors import UsageError
 from fusionbench.leaderboard import columns as cols
+from fusionbench.leaderboard import values
 from fusionbench.leaderboard.boards import Board, build
 from fusionbench.leaderboard.commands import command
 from fusionbench.leaderboard.rendering import markdown_table, render
@@ -52,7 +53,7 @@ def _section(board: Board) -> str:
     commands = [command(row.records, board.damage) for row in board.rows if row.records.done]
     said = [f"{WHERE[measure]}: {sentence(board, verdict)}" for measure, verdict in _significant(board)]
     there = cols.known(board)
-    kinds = [name for name, column in there.items() if column.spell is cols.as_measured]
+    kinds = [name for name, column in there.items() if column.spell is values.as_measured]
     robust = cols.chosen(board, [name for name in ROBUST if name in there])
     parts = [
         render(board, "markdown").replace("### ", "## ", 1),

@@ -15,6 +15,7 @@ from fusionbench import text
 from fusionbench.conditions import Condition
 from fusionbench.errors import unknown
 from fusionbench.leaderboard import columns as cols
+from fusionbench.leaderboard import values
 from fusionbench.leaderboard.boards import Board, Row
 from fusionbench.leaderboard.columns import Column
 from fusionbench.leaderboard.footnotes import GLOSSARY, footnotes
@@ -214,11 +215,11 @@ def _raw(board: Board, row: Row, columns: Sequence[Column]) -> dict[str, Any]:
     }  # fmt: skip
     for column in columns:
         value = row.label if column.name == "fuser" else column.value(board, row)
-        line[column.name] = cols.number(value) if isinstance(value, cols.Measured) or is_dataclass(value) else value
-        if column.spell in (cols.as_measured, cols.as_place):
+        line[column.name] = values.number(value) if isinstance(value, values.Measured) or is_dataclass(value) else value
+        if column.spell in (values.as_measured, values.as_place):
             low = getattr(value, "low", None)
             line |= {f"{column.name}-low": low, f"{column.name}-high": getattr(value, "high", None)}
-        if column.spell is cols.as_difference:
+        if column.spell is values.as_difference:
             line |= {f"{column.name}-{part}": getattr(value, part, None) for part in ("low", "high", "decision")}
     return line
 

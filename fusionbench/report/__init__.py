@@ -18,6 +18,7 @@ from fusionbench.leaderboard.footnotes import GLOSSARY
 from fusionbench.leaderboard.layout import CHANCE_ROW
 from fusionbench.leaderboard.sentences import WHERE
 from fusionbench.leaderboard.statistics import DAMAGED, SCORE
+from fusionbench.leaderboard.values import as_place, number
 from fusionbench.progress import Advance
 from fusionbench.records import store
 from fusionbench.report import advice
@@ -138,7 +139,7 @@ def _verdicts(board: Board) -> list[dict[str, Any]]:
 
 def _sortable(value: Any) -> str:
     """A value as text that the page can order: numbers as they are, of several the first."""
-    value = cols.number(value)
+    value = number(value)
     return str(value) if isinstance(value, int | float | str) else ""
 
 
@@ -177,7 +178,7 @@ def _fuser(board: Board, row: Row) -> dict[str, Any]:
     return {
         "anchor": _anchor(row),
         "name": row.name,
-        "place": "" if place is None else cols.as_place(board, place),
+        "place": "" if place is None else as_place(board, place),
         "command": command(row.records, board.damage),
         "facts": {n: own[n].cell(board, own[n].value(board, row)) for n in SHOWN if n in own},
         "settings": settings,

@@ -165,7 +165,7 @@ def of_row(key: str, items: Sequence[Record], board: Board | None, line: Row | N
 
 def values_of(board: Board, line: Row) -> dict[str, float | None]:
     """What the table says of a row, by the names in `SCORES` and `COSTS`."""
-    from fusionbench.leaderboard.columns import damaged_metric
+    from fusionbench.leaderboard.values import damaged_metric
 
     (low, high), (damaged_low, damaged_high) = line.bounds("score"), line.bounds("damaged")
     found = {"score": line.clean, "low": low, "high": high, "drop": line.robustness.drop}
