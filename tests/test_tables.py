@@ -145,10 +145,13 @@ def test_a_new_metric_is_one_declaration_and_has_a_leaderboard(tmp_path: Path, m
             store.save(tmp_path, record, Predictions(groups, groups, y, mask, {"clean": pred}), None)
     (board,) = leaderboard.build(store.load(tmp_path), tmp_path)
     row = board.row("better")
-    assert row.values["score"] == pytest.approx(stats.tabulate(_cells(tmp_path, "better"), "near").scores.mean())
-    assert row.values["low"] < row.values["score"] < row.values["high"]
-    assert row.values["gain"] > 0.3
-    assert "near %" in leaderboard.render(board, "table")
+    assert row.clean == pytest.approx(stats.tabulate(_cells(tmp_path, "better"), "near").scores.mean())
+    low, high = row.bounds("score")
+    assert low is not None
+    assert high is not None
+    assert low < row.clean < high
+    assert (row.verdicts["score"].difference or 0.0) > 0.3
+    assert "near in %" in leaderboard.render(board, "table")
 
 
 def _cells(results: Path, fuser: str) -> list[Cell]:
