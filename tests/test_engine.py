@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from fusionbench import engine, registry
 from fusionbench.api import Batch, Fuser, Head, Spec, Stream, Streams, UsageError, masked_mean
-from fusionbench.engine import Member, Progress, Recipe, Trained
+from fusionbench.engine import Member, Progress, Recipe, Trained, loop
 from fusionbench.engine.graph import WARM_UP, Graph
 from fusionbench.engine.model import Blueprint, criterion, statistics
 from fusionbench.engine.recipe import order
@@ -90,18 +90,18 @@ def test_a_member_is_what_a_bare_loop_makes_of_it(data: Batch) -> None:
 @pytest.mark.parametrize("fuser", STACKABLE)
 def test_a_stacked_member_equals_the_member_alone(fuser: str, data: Batch) -> None:
     members = [member(0), member(1, lr=3e-3), replace(member(2), train=np.arange(20, 100), val=np.arange(20))]
-    together, apart = run(blueprint(fuser), members, data, stacked=3), run(blueprint(fuser), members, data)
-    for a, b in zip(together, apart, strict=True):
+    stacked, apart = run(blueprint(fuser), members, data, stacked=3), run(blueprint(fuser), members, data)
+    for a, b in zip(stacked, apart, strict=True):
         assert [h["loss"] for h in a.history] == pytest.approx([h["loss"] for h in b.history], rel=2e-4)
         assert a.parameters == b.parameters
-        assert a.how != b.how
+        assert (a.stacked, b.stacked) == (3, 1)
 
 
 def test_losses_agree_over_fifty_steps_without_dropout(data: Batch) -> None:
     recipe = replace(RECIPE, steps=50, interval=1, patience=99)
     members = [member(0), member(1)]
-    together, apart = (run(blueprint(NoDropout), members, data, recipe, stacked=k) for k in (2, 1))
-    for a, b in zip(together, apart, strict=True):
+    stacked, apart = (run(blueprint(NoDropout), members, data, recipe, stacked=k) for k in (2, 1))
+    for a, b in zip(stacked, apart, strict=True):
         assert [h["loss"] for h in a.history] == pytest.approx([h["loss"] for h in b.history], rel=1e-5)
 
 
@@ -259,7 +259,7 @@ def test_members_that_cannot_be_stacked_are_trained_in_turn(data: Batch) -> None
 
     for fuser in (Tied, Branching):
         trained = run(blueprint(fuser), [member(0), member(1)], data, stacked=2)
-        assert [t.how for t in trained] == ["alone", "alone"]
+        assert [t.stacked for t in trained] == [1, 1]
 
 
 # CUDA graphs: steps by counter and tables against plain steps, and graphs that must not be trusted.
@@ -273,7 +273,7 @@ def both(
 ) -> tuple[Graph, list[torch.Tensor], list[torch.Tensor]]:
     """Twelve plain steps and twelve by a graph that `capture` makes: the graph, losses and states of both."""
     plan, members = blueprint(fuser), [member(seed, lr=1e-3 * (seed + 1), clip=0.5) for seed in range(count)]
-    plain, other = (engine.program(plan, members, data, RECIPE, torch.device("cpu")) for _ in range(2))
+    plain, other = (engine.make_program(plan, members, data, RECIPE, torch.device("cpu")) for _ in range(2))
     graph = Graph(other, capture)
     losses = [(plain.step(step), graph.step(step)) for step in range(RECIPE.steps)]
     right = [*(pair[0] for pair in losses), *plain.state()]
@@ -329,15 +329,15 @@ def test_a_graph_that_does_something_else_is_given_up(capture: Capture, words: s
     assert all(torch.equal(a, b) for a, b in zip(right, found, strict=True))
 
 
-def test_one_refusal_is_enough_for_all_groups(data: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_refusal_is_enough_for_all_stacks(data: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
 
     def graph(program: Any) -> Graph:
         made.append(Graph(program, refused))
         return made[-1]
 
-    monkeypatch.setattr(engine, "capturable", lambda program: True)
-    monkeypatch.setattr(engine, "Graph", graph)
+    monkeypatch.setattr(loop, "capturable", lambda program: True)
+    monkeypatch.setattr(loop, "Graph", graph)
     with pytest.warns(UserWarning, match="when stream") as told:
         trained = run(blueprint("gated"), [member(seed) for seed in range(6)], data, stacked=2)
     assert len(trained) == 6
@@ -347,7 +347,7 @@ def test_one_refusal_is_enough_for_all_groups(data: Batch, monkeypatch: pytest.M
 @pytest.mark.parametrize("frozen", ["at", "one rate"])
 def test_a_graph_that_stands_still_in_its_data_or_a_learning_rate_is_given_up(frozen: str, data: Batch) -> None:
     plan, members = blueprint("gated"), [member(0, lr=1e-2), member(1, lr=1e-4)]
-    program = engine.program(plan, members, data, RECIPE, torch.device("cpu"))
+    program = engine.make_program(plan, members, data, RECIPE, torch.device("cpu"))
 
     def capture(call: Callable[[], Any]) -> Callable[[], Any]:
         def replay() -> None:
@@ -369,7 +369,9 @@ def test_a_graph_that_stands_still_in_its_data_or_a_learning_rate_is_given_up(fr
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_step_writes_where_it_wrote_before(count: int, data: Batch) -> None:
     """A replay knows places, not names: a tensor that a step replaces is one that the graph no longer sees."""
-    program = engine.program(blueprint("gated"), [member(s) for s in range(count)], data, RECIPE, torch.device("cpu"))
+    program = engine.make_program(
+        blueprint("gated"), [member(s) for s in range(count)], data, RECIPE, torch.device("cpu")
+    )
     graph = Graph(program, lambda call: call)
 
     def places() -> list[int]:
@@ -401,7 +403,9 @@ class NoWaiting(TorchDispatchMode):
 @pytest.mark.parametrize("fuser", STACKABLE)
 def test_nothing_in_a_step_waits_for_the_device(fuser: str, count: int, data: Batch) -> None:
     recipe = replace(RECIPE, modality_dropout=0.3, missing="left=0.2")
-    program = engine.program(blueprint(fuser), [member(s) for s in range(count)], data, recipe, torch.device("cpu"))
+    program = engine.make_program(
+        blueprint(fuser), [member(s) for s in range(count)], data, recipe, torch.device("cpu")
+    )
     far = torch.device("meta")  # a device that computes nothing, and from which nothing can be read
     rows, keys, progress = program.order[0].to(far), program.keys(7).to(far), torch.zeros((), device=far)
     program.data, program.device = data.to(far), far
@@ -423,7 +427,7 @@ def test_a_captured_program_trains_what_the_cpu_trains(fuser: str, data: Batch) 
     events = engine.train(blueprint(fuser), members, data.to("cuda"), RECIPE, device="cuda", stacked=4)
     on_gpu = sorted((e for e in events if isinstance(e, engine.Trained)), key=lambda t: t.member)
     for a, b in zip(on_cpu, on_gpu, strict=True):
-        assert "CUDA graph" in b.how
+        assert b.captured
         assert a.score == pytest.approx(b.score, abs=0.11), "two of twenty validation samples"
         assert a.history[0]["loss"] == pytest.approx(b.history[0]["loss"], rel=1e-2)
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from fusionbench.api import Stream, keyed
-from fusionbench.engine.programs import Program
+from fusionbench.engine.program import Program
 
 WARM_UP = 3  # steps before a capture: libraries set themselves up, the optimiser makes its moments
 AGREES = 1e-4  # of the squared length of a step: how far a replay may lie from it

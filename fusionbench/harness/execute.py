@@ -55,7 +55,7 @@ def execute(
         for lr in setup.recipe.lr:
             members.append(member_of(setup.recipe, run, splits, lr))
             owners.append(number)
-    together = stacked or engine.company(setup.trained, members, data, setup.recipe, where)
+    together = stacked or engine.stack_size(setup.trained, members, data, setup.recipe, where)
     spent = {} if setup.recipe.quick else costs.measure(setup, members[0], data)
     finished: dict[int, list[Trained]] = {}
     ready: list[tuple[Run, Mapping[float, Trained]]] = []  # to be evaluated together
@@ -67,7 +67,7 @@ def execute(
                 candidates = sorted(finished.pop(number), key=lambda t: t.member)
                 ready.append((train[number], {members[t.member].lr: t for t in candidates}))
         # Members of one program finish at one time; one that was alone is not kept waiting for another's training.
-        if ready and (isinstance(event, Progress) or not event.stacked or len(ready) == AT_ONCE):
+        if ready and (isinstance(event, Progress) or event.stacked == 1 or len(ready) == AT_ONCE):
             yield from _finish(setup, ready, data, results, conditions, spent)
             ready = []
         if isinstance(event, Progress):
@@ -83,7 +83,7 @@ def estimate(setup: Setup, train: Sequence[Run], conditions: Sequence[str], devi
     splits = splits_of(setup, data, run.fold)
     members = [member_of(setup.recipe, run, splits, lr) for lr in setup.recipe.lr]
     together = min(stacked, len(members))
-    program = engine.program(setup.trained, members[:together], data, replace(setup.recipe, steps=6), where)
+    program = engine.make_program(setup.trained, members[:together], data, replace(setup.recipe, steps=6), where)
     for step in range(6):
         if step == 2:
             began = time.perf_counter()
@@ -155,7 +155,7 @@ def _finish(
     if not cases:
         return
     began = time.perf_counter()
-    together = data.y.device.type == "cuda" and all(best.stacked for _, best in chosen)
+    together = data.y.device.type == "cuda" and all(best.stacked > 1 for _, best in chosen)
     evaluations = evaluate(setup, cases, data, parse(setup, conditions), together)
     taken = (time.perf_counter() - began) / len(cases)
     for case, (fresh, best), found in zip(cases, chosen, evaluations, strict=True):
@@ -175,7 +175,7 @@ def _finish(
                 "test": len(splits.test),
                 "skipped": len(setup.benchmark.skipped),
             },
-            how=best.how,
+            how=_how(best),
         )
         store.save(results, done, found.predictions, best.weights)
         yield done
@@ -199,6 +199,12 @@ def _evaluate_again(setup: Setup, old: Record, data: Batch, results: Path, condi
     merged = merge(old, new)
     store.save(results, merged, replace(found.predictions, answers=answers), None)
     return merged
+
+
+def _how(trained: Trained) -> str:
+    """How a run was trained, as records spell it; nothing parses it."""
+    how = "alone" if trained.stacked == 1 else f"stacked with {trained.stacked - 1} others"
+    return f"{how}, as a CUDA graph" if trained.captured else how
 
 
 def _versions() -> dict[str, str]:
