@@ -37,17 +37,23 @@ def predict_stacked(models: Sequence[Model], batches: Sequence[Batch]) -> list[n
     starts = np.cumsum([0, *sizes[:-1]])
     rows = [torch.arange(max(sizes)) % size + int(start) for size, start in zip(sizes, starts, strict=True)]
     index = torch.stack(rows).to(whole.y.device)  # (K, n), wrapped
-    few = max(1, min(chunk(whole), AT_ONCE) // len(models))
     with torch.no_grad():
-        parts = [stacked_answers(models[0], {**weights, **buffers}, whole, part) for part in index.split(few, 1)]
+        parts = [
+            stacked_answers(models[0], {**weights, **buffers}, whole, part)
+            for part in index.split(chunk(whole, len(models)), 1)
+        ]
     answers = torch.cat(parts, 1).float().cpu().numpy()
     return [found[:size] for found, size in zip(answers, sizes, strict=True)]
 
 
-def chunk(data: Batch) -> int:
-    """How many samples are evaluated at once: 1,024, or as many as hold 512 MB where a sample is large."""
-    shapes = [s.shape for s in data.streams.values()]
-    return max(1, min(1024, 2**27 // max(1, sum(map(math.prod, shapes)))))
+def chunk(data: Batch, members: int = 1) -> int:
+    """How many samples each of so many members answers at once.
+
+    1,024, or what is a member's share of `AT_ONCE`, or as many as hold 512 MB of all members' input where a sample is
+    large.
+    """
+    floats = sum(math.prod(s.shape) for s in data.streams.values())
+    return max(1, min(1024, AT_ONCE // members, 2**27 // max(1, floats * members)))
 
 
 def gather(data: Batch, rows: Tensor) -> tuple[dict[str, tuple[Tensor, Tensor]], Tensor, Tensor]:

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import torch
 from torch import Tensor
 
 from fusionbench.api import Batch, Stream
 from fusionbench.engine.alone import Alone
-from fusionbench.engine.graph import Graph, capturable
+from fusionbench.engine.graph import Graph, capturable, first_line
 from fusionbench.engine.model import Blueprint
 from fusionbench.engine.program import Program
 from fusionbench.engine.recipe import Member, Recipe
@@ -74,6 +76,8 @@ def train(
 ) -> Generator[Event, set[int] | None, None]:
     """Trains the members, `stacked` at a time, and yields progress and every member as soon as it is finished.
 
+    Where the memory is not enough, those that are not finished begin again in smaller stacks.
+
     `data` stands once on the device; nothing of it is read but what the members' `train` and `val` indices name.
 
     Raises:
@@ -83,27 +87,28 @@ def train(
         _admit(data, member)
     if stacked > 1 and len(members) > 1 and not _stackable(blueprint, list(members[:2]), data, recipe, device):
         stacked = 1
-    total = recipe.steps * len(members)
-    start, state = 0, _State()
-    while start < len(members):
-        stack = {start + i: m for i, m in enumerate(members[start : start + stacked])}
-        before, state.handed_out = start * recipe.steps, False
+    total, state, left = recipe.steps * len(members), _State(), dict(enumerate(members))
+    while left:
+        stack = dict(islice(left.items(), stacked))
+        before, short = (len(members) - len(left)) * recipe.steps, False
         try:
             yield from _train_stack(blueprint, stack, data, recipe, torch.device(device), before, total, state)
         except torch.OutOfMemoryError:
-            if len(stack) == 1 or state.handed_out:
+            if len(stack) == 1:
                 raise
+            short = True
+        left = {number: member for number, member in left.items() if number not in state.finished}
+        if short:  # and the error is gone, which held the step that failed
             stacked = -(-len(stack) // 2)
+            warnings.warn(f"out of memory with {len(stack)} members stacked: going on with {stacked}", stacklevel=2)
             torch.cuda.empty_cache()
-            continue
-        start += len(stack)
 
 
 @dataclass
 class _State:
     """What outlives a stack."""
 
-    handed_out: bool = False  # a member of it has been yielded
+    finished: set[int] = field(default_factory=set)  # members that were handed out
     graphs: bool = True  # none was refused so far
 
 
@@ -136,8 +141,8 @@ def _train_stack(
         captured = captured or bool(graph and graph.replay)
         state.graphs = state.graphs and not (graph and graph.refused)
         for row in leaving:
-            state.handed_out = True
             number = list(running)[row]
+            state.finished.add(number)
             record = running[number]
             yield Trained(
                 number, program.weights(row), record.score, record.step, record.history,
@@ -160,7 +165,9 @@ def _stackable(
         Stacked(blueprint, members, data, replace(recipe, steps=1), torch.device(device)).step(0)
     except torch.OutOfMemoryError:
         return True
-    except Exception:  # what a method does that `vmap` cannot follow may raise anything; in turn it still runs
+    except Exception as error:  # what a method does that `vmap` cannot follow may raise anything; in turn it still runs
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        warnings.warn(f"members are trained in turn, they cannot be stacked: {reason}", stacklevel=3)
         return False
     return True
 

@@ -43,7 +43,8 @@ class Program:
         return self.advance(self.order[step], self.keys(keyed.number("step", step)), step / self.recipe.steps)
 
     def lr(self, step: int) -> list[float]:
-        return [member.lr * schedule(step, self.recipe) for member in self.members]
+        """The learning rate of each parameter group of the optimiser."""
+        return [peak * schedule(step, self.recipe) for peak in self.peaks]
 
     def keys(self, salt: int | Tensor) -> Tensor:
         """(K,) int32 keys of a step's noise."""
@@ -76,7 +77,7 @@ class Program:
     def predict(self, data: Batch, index: Tensor) -> list[np.ndarray]:
         """Answers (n, S, out) of every member to its own samples, index (K, n), as float32 on the CPU."""
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
-            chunks = [self._answers(data, rows).float().cpu() for rows in index.split(chunk(data), 1)]
+            chunks = [self._answers(data, rows).float().cpu() for rows in index.split(chunk(data, len(index)), 1)]
         return list(torch.cat(chunks, 1).numpy())
 
     def _loss(self, model: Any, streams: Streams, batch: Batch, key: Tensor, smoothing: Any) -> Tensor:
@@ -96,11 +97,12 @@ class Program:
         return streams
 
     def _optimiser(self, rows: list[list[Tensor]]) -> torch.optim.Optimizer:
-        """One parameter group a member."""
-        groups = [
-            {"params": row, "lr": m.lr, "weight_decay": m.weight_decay}
-            for row, m in zip(rows, self.members, strict=True)
-        ]
+        """One parameter group, and so one call, for all members of equal learning rate and weight decay."""
+        alike: dict[tuple[float, float], list[Tensor]] = {}
+        for row, m in zip(rows, self.members, strict=True):
+            alike.setdefault((m.lr, m.weight_decay), []).extend(row)
+        self.peaks = [lr for lr, _ in alike]
+        groups = [{"params": found, "lr": lr, "weight_decay": decay} for (lr, decay), found in alike.items()]
         if self.recipe.optimiser == "sgd":
             return torch.optim.SGD(groups, momentum=0.9, foreach=False)
         return torch.optim.AdamW(groups, fused=True, capturable=self.device.type == "cuda")
