@@ -23,6 +23,7 @@ from fusionbench.engine import Member, Progress, Recipe, Trained, graph, loop, s
 from fusionbench.engine.graph import WARM_UP, Graph, capturable, on_cuda
 from fusionbench.engine.model import Blueprint, criterion, statistics
 from fusionbench.engine.recipe import order
+from fusionbench.engine.stacked import shorten
 from fusionbench.harness.costs import Ledger
 from fusionbench.hparams import read
 
@@ -181,6 +182,57 @@ def test_sent_members_stop_and_the_others_are_not_disturbed(stacked: int, data: 
     assert [len(t.history) for t in found] == [2, 1, 2]
     for a, b in ((0, 0), (2, 2)):
         assert [h["loss"] for h in found[a].history] == pytest.approx([h["loss"] for h in whole[b].history], rel=1e-5)
+
+
+def test_members_that_have_left_may_be_carried_along(data: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on CUDA, until half of them have left."""
+    members, recipe, left = [member(s) for s in range(4)], replace(RECIPE, interval=3), [4, 4, 3, 2]
+    monkeypatch.setattr(loop, "_worth_compacting", lambda device: 0.5)
+    compacted, compact = [], engine.Stacked.compact
+    monkeypatch.setattr(engine.Stacked, "compact", lambda p, rows: compacted.append(rows) or compact(p, rows))
+    found, reply = [], None
+    events = engine.train(blueprint("gated"), members, data, recipe, stacked=4)
+    while len(found) < 4:
+        event = events.send(reply)
+        reply = None
+        if isinstance(event, Trained):
+            found.append(event)
+        else:
+            assert len(event.scores) == left.pop(0)
+            reply = {3: None, 2: {3}, 1: {1}, 0: None}[len(left)]
+    assert compacted == [[0, 2]], "at the second that left"
+    assert [(t.member, len(t.history)) for t in found] == [(3, 2), (1, 3), (0, 4), (2, 4)]
+    for t in found:
+        (alone,) = run(blueprint("gated"), [members[t.member]], data, recipe)
+        shared = [h["loss"] for h in alone.history][: len(t.history)]
+        assert [h["loss"] for h in t.history] == pytest.approx(shared, rel=1e-4)
+
+
+def test_shortened_linear_layers_compute_what_they_did(data: Batch) -> None:
+    """Only CUDA has them; with fewer operations under `vmap`, and the same losses and gradients."""
+    members, counts, programs = [member(s) for s in range(3)], [], []
+    for short in (False, True):
+        program = engine.Stacked(blueprint("jmt"), members, data, RECIPE, torch.device("cpu"))
+        if short:
+            shorten(program.model)
+        with Counter() as counter:
+            losses = program._losses(program.order[0], program.keys(7), 0.0)
+            losses.sum().backward()
+        counts.append(counter.operations)
+        programs.append((losses, program.flat.grad))
+    assert counts[1] < counts[0] - 80
+    for a, b in zip(*programs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+class Counter(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operations += 1
+        return operation(*args, **(kwargs or {}))
 
 
 def test_early_stopping_waits_for_its_patience(data: Batch) -> None:

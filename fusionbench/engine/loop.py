@@ -119,43 +119,46 @@ def _train_stack(
     began, everyone, captured = time.perf_counter(), len(stack), False
     program = make_program(blueprint, list(stack.values()), data, recipe, device)
     graph = Graph(program) if state.graphs and capturable(program) else None
-    running = {number: _Record(member) for number, member in stack.items()}
+    rows, running = list(stack), {number: _Record(member) for number, member in stack.items()}
     for step in range(recipe.steps):
         losses = graph.step(step) if graph else program.step(step)
         if (step + 1) % recipe.interval and step + 1 < recipe.steps:
             continue
-        known = losses.tolist()
-        scores = program.validate()
-        better = []
-        for row, record in enumerate(running.values()):
-            better.append(record.note(step + 1, known[row], scores[row]))
-        program.keep(better)
+        found = dict(zip(rows, zip(losses.tolist(), program.validate(), strict=True), strict=True))
+        better = {number: record.note(step + 1, *found[number]) for number, record in running.items()}
+        program.keep([better.get(number, False) for number in rows])
         stop = yield Progress(
             before + (step + 1) * everyone, total, {n: r.history[-1]["score"] for n, r in running.items()}
         )
         final = step + 1 == recipe.steps
         leaving = [
-            row for row, (number, record) in enumerate(running.items())
+            number for number, record in running.items()
             if final or record.error or record.waited >= recipe.patience or number in (stop or ())
         ]  # fmt: skip
         captured = captured or bool(graph and graph.replay)
         state.graphs = state.graphs and not (graph and graph.refused)
-        for row in leaving:
-            number = list(running)[row]
+        for number in leaving:
             state.finished.add(number)
-            record = running[number]
+            record, row = running.pop(number), rows.index(number)
             yield Trained(
                 number, program.weights(row), record.score, record.step, record.history,
                 (time.perf_counter() - began) / everyone, program.parameters(row),
                 everyone, captured, record.error,
             )  # fmt: skip
-        staying = [row for row in range(len(running)) if row not in leaving]
-        running = {number: record for row, (number, record) in enumerate(running.items()) if row in staying}
         if not running:
             return
-        if leaving:
-            program.compact(staying)
+        if len(running) <= _worth_compacting(device) * len(rows) and len(running) < len(rows):
+            program.compact([row for row, number in enumerate(rows) if number in running])
+            rows = list(running)
             graph = Graph(program) if graph and state.graphs else None
+
+
+def _worth_compacting(device: torch.device) -> float:
+    """The share of members still in training from which on the others leave the program.
+
+    On CUDA a smaller program costs a few plain steps and a capture, and a member that is carried along costs little.
+    """
+    return 0.5 if device.type == "cuda" else 1.0
 
 
 def _stackable(

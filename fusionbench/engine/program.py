@@ -34,6 +34,8 @@ class Program:
         self.order = torch.stack([order(m, recipe.steps, recipe.batch) for m in members], 1).to(device)  # (steps, K, B)
         self.key = torch.tensor([keyed.number("train", m.seed, m.fold) for m in members], dtype=torch.int32).to(device)
         self.rates = rates_of(recipe.missing, list(blueprint.shapes))
+        self.zero, self.nan = torch.zeros((), device=device), torch.full((), torch.nan, device=device)
+        self._validated()
         self._install([m.to(device) for m in models])
 
     def step(self, step: int) -> Tensor:
@@ -58,21 +60,28 @@ class Program:
         losses.sum().backward()
         self._clip()
         self.optimiser.step()
-        return torch.where(self.dead, torch.nan, losses.detach())
+        return torch.where(self.dead, self.nan, losses.detach())
 
     def validate(self) -> list[float]:
         """The primary metric, oriented, of every member on its validation samples."""
-        longest = max(len(m.val) for m in self.members)
-        index = torch.from_numpy(np.stack([np.resize(m.val, longest) for m in self.members]))  # (K, V), wrapped
-        answers = self.predict(self.data, index.to(self.device))
-        scores = []
-        for member, answer in zip(self.members, answers, strict=True):
-            val = torch.from_numpy(member.val).to(self.data.y.device)
-            y, y_mask = self.data.y[val].cpu().numpy(), self.data.y_mask[val].cpu().numpy()
-            primary = self.task.metrics[0]
-            score = evaluate([primary], answer[: len(val)], y, y_mask)[primary]
+        primary, scores = self.task.metrics[0], []
+        answers = self.predict(self.data, self.val)
+        for (y, y_mask), answer in zip(self.truth, answers, strict=True):
+            score = evaluate([primary], answer[: len(y)], y, y_mask)[primary]
             scores.append(oriented(primary, score) if math.isfinite(score) else -math.inf)
         return scores
+
+    def _validated(self) -> None:
+        """What never changes from one validation to the next: where its samples are, and on the host what is true."""
+        longest = max(len(m.val) for m in self.members)
+        index = torch.from_numpy(np.stack([np.resize(m.val, longest) for m in self.members]))
+        self.val = index.to(self.device)  # (K, V), wrapped
+        known: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # members of one fold share their samples
+        for m in self.members:
+            if id(m.val) not in known:
+                rows = torch.from_numpy(m.val).to(self.data.y.device)
+                known[id(m.val)] = self.data.y[rows].cpu().numpy(), self.data.y_mask[rows].cpu().numpy()
+        self.truth = [known[id(m.val)] for m in self.members]
 
     def predict(self, data: Batch, index: Tensor) -> list[np.ndarray]:
         """Answers (n, S, out) of every member to its own samples, index (K, n), as float32 on the CPU."""
@@ -83,8 +92,9 @@ class Program:
     def _loss(self, model: Any, streams: Streams, batch: Batch, key: Tensor, smoothing: Any) -> Tensor:
         """One member's loss on one batch (inside `vmap` when stacked)."""
         with keyed.scope(key):
-            streams = self._hide(streams, batch)
-            return model(replace(batch, streams=streams), criterion(self.task, smoothing))
+            hidden = self._hide(streams, batch)
+            batch = batch if hidden is streams else replace(batch, streams=hidden)
+            return model(batch, criterion(self.task, smoothing))
 
     def _hide(self, streams: Streams, batch: Batch) -> Streams:
         """Training under missingness: fixed by sample (`missing`), drawn anew each step (`modality_dropout`)."""
