@@ -68,7 +68,7 @@ def members(setup: harness.Setup, count: int) -> list[Member]:
 def stepper(setup: harness.Setup, count: int, data: Batch, device: torch.device) -> Step:
     """One optimiser step of `count` members in one program; the steps go round."""
     recipe = replace(setup.recipe, steps=200)
-    program = engine.program(setup.trained, members(setup, count), data, recipe, device)
+    program = engine.make_program(setup.trained, members(setup, count), data, recipe, device)
     one = engine.Graph(program) if engine.capturable(program) else program
     state = {"step": -1}
 
@@ -122,7 +122,7 @@ def against_in_turn(device: torch.device) -> Iterator[list[str]]:
 
 
 def answering(device: torch.device) -> Iterator[list[str]]:
-    """Ten models on the test samples of a fold: what `judge` does together on a GPU and one by one on a CPU."""
+    """Ten models on the test samples of a fold: what `evaluate` does stacked on a GPU and one by one on a CPU."""
     for name in ("concat", "jmt"):
         setup = harness.setup("watch", name)
         data = setup.data.to(device)
@@ -130,9 +130,9 @@ def answering(device: torch.device) -> Iterator[list[str]]:
         stats = split_statistics(data, torch.from_numpy(splits.train).to(device))
         models = [setup.trained.build(seed, stats, len(splits.train)).to(device) for seed in range(10)]
         test = data[splits.test]
-        together = partial(engine.predict_together, models, [test] * 10)
+        stacked = partial(engine.predict_stacked, models, [test] * 10)
         one_by_one = partial(lambda models, test: [engine.predict(model, test) for model in models], models, test)
-        yield [f"{name}: 10 models answer together / one by one", f"{ratio(device, together, one_by_one, 2):.2f}"]
+        yield [f"{name}: 10 models answer stacked / one by one", f"{ratio(device, stacked, one_by_one, 2):.2f}"]
 
 
 def over_samples(device: torch.device) -> Iterator[list[str]]:
@@ -277,7 +277,7 @@ def whole(device: torch.device) -> Iterator[list[str]]:
                 ):
                     pass
                 taken.append(time.perf_counter() - began)
-        yield [f"{name}: 25 runs, chosen company / in turn ({taken[0]:.0f} s)", f"{taken[0] / taken[1]:.2f}"]
+        yield [f"{name}: 25 runs, stacked as chosen / in turn ({taken[0]:.0f} s)", f"{taken[0] / taken[1]:.2f}"]
 
 
 def main() -> None:

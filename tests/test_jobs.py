@@ -106,7 +106,7 @@ def assert_same_table(a: list[Record], b: list[Record], where: tuple[Path, Path]
 @pytest.fixture(autouse=True)
 def three_grids_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
     """As for heavier fusers: a light one would put all runs of a row into one job."""
-    monkeypatch.setattr(engine, "LIGHT", 0.0)
+    monkeypatch.setattr("fusionbench.engine.size.LIGHT", 0.0)
 
 
 def test_cells_are_plain_whole_programs_and_the_same_for_any_number_of_jobs(tmp_path: Path) -> None:

@@ -113,6 +113,18 @@ def test_half_precision_answers_are_judged_in_full() -> None:
     assert loss.item() == pytest.approx(criterion(CONCORDANCE)(answers, batch).item(), abs=0.02)
 
 
+@pytest.mark.parametrize("task", TASKS, ids=["cross-entropy", "squared", "concordance"])
+def test_autocast_changes_no_loss(task: Task) -> None:
+    """Of many members under `vmap` too, where some operations no longer stand on autocast's list of float32."""
+    answers, batch = labels(task, 0.5)
+    few = torch.stack([answers, 2 * answers]).bfloat16()
+    want = torch.stack([criterion(task)(a, batch) for a in few])
+    with torch.autocast("cpu", torch.bfloat16):
+        got = torch.func.vmap(lambda a: criterion(task)(a, batch))(few)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-6)
+
+
 def data() -> Batch:
     generator = torch.Generator().manual_seed(2)
     x = 3 + 2 * torch.randn(10, 6, 4, generator=generator)

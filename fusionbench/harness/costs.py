@@ -39,7 +39,7 @@ def measure(setup: Setup, member: Member, data: Batch) -> dict[str, float | None
         everything that the step makes, without the data and the workspaces inside a kernel.
     """
     device = data.y.device
-    program = engine.program(setup.trained, [member], data, replace(setup.recipe, steps=2), device)
+    program = engine.make_program(setup.trained, [member], data, replace(setup.recipe, steps=2), device)
     assert isinstance(program, engine.Alone)
     program.step(0)  # the optimiser's state is there from the first step on
     program.optimiser.zero_grad()  # gradients are made anew, inside the ledger

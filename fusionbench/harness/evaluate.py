@@ -117,7 +117,7 @@ def evaluate(
     for condition in [None, *damage]:
         batches = [trial.meet(condition) for trial in trials]
         if together and len(cases) > 1:
-            answers = engine.predict_together([case.model for case in cases], batches)
+            answers = engine.predict_stacked([case.model for case in cases], batches)
         else:
             answers = [engine.predict(case.model, batch) for case, batch in zip(cases, batches, strict=True)]
         for trial, batch, found in zip(trials, batches, answers, strict=True):

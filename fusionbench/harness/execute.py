@@ -30,6 +30,7 @@ from fusionbench.harness.evaluate import (
 )
 from fusionbench.harness.setup import Setup, member_of, splits_of
 from fusionbench.records import Record, Run, merge, store
+from fusionbench.records.settings import Training
 
 AT_ONCE = 16  # runs that are evaluated together at most: each holds its test samples
 
@@ -64,7 +65,7 @@ def execute(
         for lr in setup.recipe.lr:
             members.append(member_of(setup.recipe, run, splits, lr))
             owners.append(number)
-    together = stacked or engine.company(setup.trained, members, data, setup.recipe, where)
+    together = stacked or engine.stack_size(setup.trained, members, data, setup.recipe, where)
     spent = {} if setup.recipe.quick else costs.measure(setup, members[0], data)
     finished: dict[int, list[Trained]] = {}
     ready: list[tuple[Run, Mapping[float, Trained]]] = []  # to be evaluated together
@@ -76,7 +77,7 @@ def execute(
                 candidates = sorted(finished.pop(number), key=lambda t: t.member)
                 ready.append((train[number], {members[t.member].lr: t for t in candidates}))
         # Members of one program finish at one time; one that was alone is not kept waiting for another's training.
-        if ready and (isinstance(event, Progress) or not event.stacked or len(ready) == AT_ONCE):
+        if ready and (isinstance(event, Progress) or event.stacked == 1 or len(ready) == AT_ONCE):
             yield from _finish(setup, ready, data, results, conditions, spent)
             ready = []
         if isinstance(event, Progress):
@@ -92,7 +93,7 @@ def estimate(setup: Setup, train: Sequence[Run], conditions: Sequence[str], devi
     splits = splits_of(setup, data, run.fold)
     members = [member_of(setup.recipe, run, splits, lr) for lr in setup.recipe.lr]
     together = min(stacked, len(members))
-    program = engine.program(setup.trained, members[:together], data, replace(setup.recipe, steps=6), where)
+    program = engine.make_program(setup.trained, members[:together], data, replace(setup.recipe, steps=6), where)
     for step in range(6):
         if step == 2:
             began = time.perf_counter()
@@ -164,7 +165,7 @@ def _finish(
     if not cases:
         return
     began = time.perf_counter()
-    together = data.y.device.type == "cuda" and all(best.stacked for _, best in chosen)
+    together = data.y.device.type == "cuda" and all(best.stacked > 1 for _, best in chosen)
     evaluations = evaluate(setup, cases, data, parse(setup, conditions), together)
     taken = (time.perf_counter() - began) / len(cases)
     for case, (fresh, best), found in zip(cases, chosen, evaluations, strict=True):
@@ -189,7 +190,7 @@ def _finish(
                 "test": len(splits.test),
                 "skipped": len(setup.benchmark.skipped),
             },
-            how=str(best.how),
+            how=str(Training(best.stacked - 1, best.captured)),
         )
         store.save(results, done, found.predictions, best.weights)
         yield done
