@@ -216,7 +216,7 @@ def test_a_verdict_stands_with_its_numbers_and_both_its_tests(study: Path) -> No
 
 
 def test_a_row_of_another_family_moves_no_p_and_no_place(study: Path, tmp_path: Path) -> None:
-    shutil.copytree(study, tmp_path / "r", ignore=shutil.ignore_patterns(".cache"))
+    shutil.copytree(study, tmp_path / "r")
     write(tmp_path / "r", "jmt", 2.0, fuser_settings={"width": 9}, seeds=range(3))
     before, after = only(study), only(tmp_path / "r")
     assert after.row("jmt (width=9)").verdicts["damaged"].family == "recipes"
@@ -335,10 +335,15 @@ def test_labels_that_would_be_the_same_are_spelled_out(tmp_path: Path) -> None:
     assert {row.label for row in only(tmp_path).rows} == {"jmt (fuser.size=2)", "jmt (train.size=2)"}
 
 
-def test_a_results_folder_that_cannot_be_written_is_read_all_the_same(tmp_path: Path) -> None:
-    write(tmp_path, "concat")
-    (tmp_path / ".cache").write_text("not a folder")
-    assert "concat" in leaderboard.render(only(tmp_path))
+def test_a_table_writes_nothing_and_follows_the_answers(tmp_path: Path) -> None:
+    made = write(tmp_path, "concat") + write(tmp_path, "jmt", 1.0)
+    before = sorted(tmp_path.rglob("*"))
+    first = leaderboard.render(only(tmp_path), "json")
+    assert sorted(tmp_path.rglob("*")) == before
+    kept = store.predictions(tmp_path, made[-1].run)
+    assert kept is not None
+    store.save(tmp_path, made[-1], replace(kept, answers={c: -a for c, a in kept.answers.items()}), None)
+    assert leaderboard.render(only(tmp_path), "json") != first
 
 
 def test_answers_that_contradict_the_records_bear_no_test(tmp_path: Path) -> None:
@@ -605,31 +610,8 @@ def test_an_unknown_reference_leaves_the_table_and_says_so(study: Path) -> None:
     assert only(study, reference="jmt").reference == "jmt"
 
 
-def test_statistics_are_computed_once_and_again_when_an_answer_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = write(tmp_path, "concat") + write(tmp_path, "jmt", 1.0)
-    first = leaderboard.render(only(tmp_path), "json")
-    calls: list[int] = []
-    compute = statistics._compute
-    monkeypatch.setattr(statistics, "_compute", lambda *a: calls.append(1) or compute(*a))
-    assert leaderboard.render(only(tmp_path), "json") == first
-    assert not calls
-    path = store.path_of(tmp_path, made[-1].run)
-    kept = store.predictions(tmp_path, made[-1].run)
-    assert kept is not None
-    store.save(tmp_path, made[-1], replace(kept, answers={c: -a for c, a in kept.answers.items()}), None)
-    assert leaderboard.render(only(tmp_path), "json") != first
-    assert calls == [1]
-    assert path.is_file()
-    for cached in (tmp_path / ".cache").iterdir():
-        cached.write_text("{")
-    assert leaderboard.render(only(tmp_path)) == leaderboard.render(only(tmp_path))
-    assert calls == [1, 1]
-
-
 def test_beyond_many_rows_there_are_verdicts_but_no_places(study: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    shutil.copytree(study, tmp_path / "r", ignore=shutil.ignore_patterns(".cache"))
+    shutil.copytree(study, tmp_path / "r")
     monkeypatch.setattr(statistics, "MOST", 3)
     board = only(tmp_path / "r")
     assert all(row.places == {} for row in board.rows)
@@ -637,7 +619,7 @@ def test_beyond_many_rows_there_are_verdicts_but_no_places(study: Path, tmp_path
     assert "place" not in columns_of(board)
 
 
-def test_hundreds_of_records_are_read_in_half_a_second_without_heavy_libraries(tmp_path: Path) -> None:
+def test_hundreds_of_records_make_a_table_in_seconds_without_heavy_libraries(tmp_path: Path) -> None:
     for number in range(40):
         write(tmp_path, f"fuser{number}", 1 + number / 40, conditions=["noise:acc:1"], seeds=[0, 1])
         # Two folds, two seeds: 160 records; histories as training leaves them.
@@ -651,14 +633,13 @@ from fusionbench import leaderboard
 from fusionbench.records import store
 results = Path({str(tmp_path)!r})
 print(len(leaderboard.render_all(leaderboard.build(store.load(results), results))))
-heavy = [m for m in ("torch", "scipy.special", "scipy.stats", "pandas", "matplotlib", "jinja2") if m in sys.modules]
+heavy = [m for m in ("torch", "scipy.stats", "pandas", "matplotlib", "jinja2") if m in sys.modules]
 print(time.process_time() - began, *heavy)
 """
-    for _ in range(2):  # the first call fills the cache
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     seconds, *heavy = done.stdout.split()[1:]
     assert not heavy
-    assert float(seconds) < 0.5
+    assert float(seconds) < 4.0  # of CPU; 40 rows are 820 tests of pairs
 
 
 def test_damage_that_few_rows_were_judged_under_is_a_column_only_if_asked_for(tmp_path: Path) -> None:
@@ -711,7 +692,7 @@ def test_headings_are_the_names_of_columns_and_explained(study: Path) -> None:
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 200])
 def test_a_table_is_never_wider_than_the_terminal(study: Path, tmp_path: Path, width: int) -> None:
-    shutil.copytree(study, tmp_path / "r", ignore=shutil.ignore_patterns(".cache"))
+    shutil.copytree(study, tmp_path / "r")
     write(tmp_path / "r", "dynamic_cross", fuser_settings={"modality_dropout": 0.3}, seeds=range(3))
     board = only(tmp_path / "r")
     shown = leaderboard.render(board, width=width)

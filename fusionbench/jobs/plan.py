@@ -245,7 +245,8 @@ def _absolute(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Another process may have another working directory."""
 
     def spell(name: str) -> str:
-        return str(Path(name).expanduser().resolve()) if registry.is_path(name) else name
+        given = registry.is_path(name) or registry.is_own(name)
+        return str(Path(name).expanduser().resolve()) if given else name
 
     backbones = {m: spell(name) for m, name in (arguments["backbones"] or {}).items()}
     given = {part: dict(values) for part, values in (arguments["given"] or {}).items()}

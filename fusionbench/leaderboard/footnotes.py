@@ -33,8 +33,7 @@ def _origin(board: Board) -> list[str]:
         notes.append(f"{text.span(seeds)} seeds, {several}{metric}{pooled} and averaged over seeds{groups}.")
     if any(row.statistics for row in board.rows):
         notes.append(
-            f"Brackets: 95 % bootstrap interval over {text.plural(board.unit)} and seeds, the metric recomputed "
-            "each time."
+            f"Brackets: 95 % interval over {text.plural(board.unit)} and seeds, by the variance that tests differences."
         )
     untested = [row.label for row in ranked if row.statistics is None]
     if untested:

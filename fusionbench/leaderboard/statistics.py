@@ -1,18 +1,15 @@
-"""What the evidence of a board's rows says: scores, intervals, verdicts, places; kept in a cache on disk."""
+"""What the evidence of a board's rows says: scores, intervals, verdicts, places."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import fusionbench
 from fusionbench import metrics, stats
 from fusionbench.conditions import Condition, families
 from fusionbench.errors import UsageError
@@ -71,27 +68,7 @@ class Statistics:
 def measured(
     rows: Sequence[RowRecords], results: Path, damage: Sequence[Condition], reference: str | None, advance: Advance
 ) -> Statistics:
-    """The statistics of a board's rows, from the cache if nothing that they rest on has changed."""
-    first, key = rows[0].first, _key(rows, results, damage, reference)
-    board = (first.protocol, first.data, first.code.get("benchmark"), first.run.hparams.get("benchmark"), reference)
-    name = hashlib.sha256(repr(board).encode()).hexdigest()[:8]
-    path = results / ".cache" / f"{first.run.benchmark}-{name}.json"
-    known = _load(path, key)
-    if known is not None:
-        return known
-    found = _compute(rows, results, damage, reference, advance)
-    try:
-        path.parent.mkdir(exist_ok=True)
-        text = json.dumps({"key": key, **_packed(found)}).encode()
-        store.write(path, lambda f: f.write(text))
-    except OSError:
-        pass  # a folder that cannot be written is still readable; the next call computes again
-    return found
-
-
-def _compute(
-    rows: Sequence[RowRecords], results: Path, damage: Sequence[Condition], reference: str | None, advance: Advance
-) -> Statistics:
+    """The statistics of a board's rows, from their evidence."""
     found = Statistics()
     tables: dict[str, dict[str, Table]] = {SCORE: {}, DAMAGED: {}}
     metric = rows[0].first.metrics[0]
@@ -174,82 +151,6 @@ def mean_table(levels: Iterable[Sequence[Table]]) -> Table:
     return replace(
         parts[0][0], by_fold=by_fold, values=lambda w: mean([[table.values(w) for table in same] for same in parts])
     )
-
-
-def _key(rows: Sequence[RowRecords], results: Path, damage: Sequence[Condition], reference: str | None) -> str:
-    """What the statistics rest on: the code that computes them, the records, and the files of their evidence."""
-    digest = hashlib.sha256(_code())
-    folders: dict[Path, tuple[int, int]] = {}
-
-    def state(path: Path) -> tuple[int, int]:
-        try:
-            found = path.stat()
-            return found.st_mtime_ns, found.st_size
-        except OSError:
-            return 0, 0
-
-    for row in rows:
-        runs = []
-        for r in row.used:
-            own = store.path_of(results, r.run).with_suffix(".npz")
-            published = own.with_name(store.EVIDENCE)
-            if published not in folders:
-                folders[published] = state(published)
-            runs.append((r.run.id, r.created, sorted(r.scores), state(own), folders[published]))
-        digest.update(repr((row.label, row.family, row.seeds, row.ranked, runs)).encode())
-    digest.update(repr(([*map(str, damage)], reference, rows[0].first.metrics[0])).encode())
-    return digest.hexdigest()
-
-
-def _code() -> bytes:
-    root = Path(fusionbench.__file__).parent
-    files = [root / "metrics.py", Path(__file__), *sorted((root / "stats").glob("*.py"))]
-    return b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)
-
-
-def _packed(found: Statistics) -> dict[str, Any]:
-    return {
-        "rows": {
-            str(n): {
-                **asdict(replace(row, conditions={})),
-                "conditions": {str(c): v for c, v in row.conditions.items()},
-            }
-            for n, row in found.rows.items()
-        },
-        "verdicts": {m: {n: asdict(v) for n, v in known.items()} for m, known in found.verdicts.items()},
-        "places": {m: {n: asdict(p) for n, p in known.items()} for m, known in found.places.items()},
-        "unit": found.unit,
-    }
-
-
-def _load(path: Path, key: str) -> Statistics | None:
-    try:
-        content = json.loads(path.read_text())
-        if content["key"] != key:
-            return None
-        return Statistics(
-            {int(n): _row(row) for n, row in content["rows"].items()},
-            {m: {n: _verdict(v) for n, v in known.items()} for m, known in content["verdicts"].items()},
-            {m: {n: Place(**p) for n, p in known.items()} for m, known in content["places"].items()},
-            content["unit"],
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # a cache can always be computed again
-
-
-def _row(content: Mapping[str, Any]) -> RowStatistics:
-    return RowStatistics(**{
-        **content,
-        "conditions": {condition_of(c): v for c, v in content["conditions"].items()},
-        "score": Interval(*content["score"]),
-        "damaged": None if content["damaged"] is None else Interval(*content["damaged"]),
-        "kinds": {name: Interval(*bounds) for name, bounds in content["kinds"].items()},
-        "varies": Components(**content["varies"]),
-    })  # fmt: skip
-
-
-def _verdict(content: Mapping[str, Any]) -> Verdict:
-    return Verdict(**{**content, "seeds": tuple(content["seeds"])})
 
 
 def oriented(metric: str, value: float | None) -> float | None:

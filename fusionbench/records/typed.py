@@ -41,6 +41,8 @@ def _check(hint: Any) -> Check:
     """A test for values that JSON can hold, of a type made of scalars, mappings, sequences, unions and dataclasses."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
+        if set(arguments) == {float, type(None)}:  # most of a record are these
+            return lambda value: value is None or (type(value) in (float, int) and isfinite(value))
         options = [_check(argument) for argument in arguments]
         return lambda value: any(option(value) for option in options)
     if origin in (dict, Mapping):
@@ -50,9 +52,9 @@ def _check(hint: Any) -> Check:
         inner = _check(arguments[0])
         return lambda value: isinstance(value, list | tuple) and all(map(inner, value))
     if hint is float:
-        return lambda value: isinstance(value, float | int) and not isinstance(value, bool) and isfinite(value)
+        return lambda value: type(value) in (float, int) and isfinite(value)
     if hint is int:
-        return lambda value: isinstance(value, int) and not isinstance(value, bool)
+        return lambda value: type(value) is int
     if hint is type(None):
         return lambda value: value is None
     if hint is Any:

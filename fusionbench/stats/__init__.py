@@ -31,16 +31,6 @@ from fusionbench.stats.cells import (
     worst_decile,
 )
 from fusionbench.stats.choice import Choice, Fusion, choose, does_fusion_help
-from fusionbench.stats.comparisons import (
-    Comparison,
-    Parts,
-    compare,
-    compare_family,
-    holm,
-    sentence,
-    sign_flip,
-    smallest_detectable_difference,
-)
 from fusionbench.stats.datasets import (
     Across,
     Beats,
@@ -53,7 +43,7 @@ from fusionbench.stats.datasets import (
     smallest_p,
     standings,
 )
-from fusionbench.stats.intervals import Interval, corrected_interval, corrected_test, corrected_variance, interval
+from fusionbench.stats.intervals import Interval, corrected_interval, corrected_test, corrected_variance
 from fusionbench.stats.power import (
     Resolution,
     detectable,
@@ -70,7 +60,6 @@ from fusionbench.stats.ranks import (
     critical_difference,
     critical_difference_diagram,
     ranks,
-    tied_ranks,
 )
 from fusionbench.stats.robustness import (
     break_even,
@@ -87,7 +76,7 @@ from fusionbench.stats.robustness import (
     worst_subset,
 )
 from fusionbench.stats.shapley import Help, fusion_help, interactions, shapley, verdict
-from fusionbench.stats.tests import family, holm_steps, interval_of, t_test
+from fusionbench.stats.tests import family, holm_steps, interval, interval_of, t_test
 from fusionbench.stats.tiers import Place, Tiers, tiers
 from fusionbench.stats.variance import Difference, Sources, difference, influence, pooled
 from fusionbench.stats.verdicts import AboveChance, Decision, Verdict, above_chance, describe, settles
@@ -98,7 +87,6 @@ __all__ = [
     "Beats",
     "Cell",
     "Choice",
-    "Comparison",
     "Components",
     "CriticalDifference",
     "DataSet",
@@ -107,7 +95,6 @@ __all__ = [
     "Fusion",
     "Help",
     "Interval",
-    "Parts",
     "Place",
     "Resolution",
     "Sources",
@@ -120,8 +107,6 @@ __all__ = [
     "beats",
     "break_even",
     "choose",
-    "compare",
-    "compare_family",
     "corrected_interval",
     "corrected_test",
     "corrected_variance",
@@ -137,7 +122,6 @@ __all__ = [
     "equivalence_power",
     "family",
     "fusion_help",
-    "holm",
     "holm_steps",
     "influence",
     "interactions",
@@ -156,13 +140,10 @@ __all__ = [
     "resolve",
     "retained",
     "score",
-    "sentence",
     "settles",
     "shapley",
     "share_hurt",
-    "sign_flip",
     "signed_rank",
-    "smallest_detectable_difference",
     "smallest_p",
     "spending",
     "spread",
@@ -172,7 +153,6 @@ __all__ = [
     "tables",
     "tabulate",
     "targets",
-    "tied_ranks",
     "tiers",
     "variance_components",
     "verdict",

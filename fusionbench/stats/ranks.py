@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -14,20 +14,6 @@ from fusionbench.errors import UsageError
 
 #: Fewer benchmarks than this say too little about a mean rank.
 FEWEST = 10
-
-
-def tied_ranks(scores: Mapping[str, float | None], better: Callable[[str, str], bool]) -> dict[str, int | None]:
-    """Name -> 1 + how many are better than it by the test; None without a score.
-
-    Args:
-        scores: name -> score, oriented so that higher is better.
-        better: (x, y) -> does the corrected test call x better than y?
-    """
-    ranked = {name: value for name, value in scores.items() if value is not None}
-    return {
-        name: None if value is None else 1 + sum(ranked[x] > value and better(x, name) for x in ranked)
-        for name, value in scores.items()
-    }
 
 
 def ranks(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -10,14 +10,17 @@ ten groups; it is `sign_flip_p`, kept for that study.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import scipy
 
+from fusionbench import metrics
 from fusionbench.errors import UsageError
-from fusionbench.stats.cells import Table
+from fusionbench.stats.cells import Cell, Metric, Table, tabulate
+from fusionbench.stats.intervals import Interval
 from fusionbench.stats.power import (
     POWER,
     critical,
@@ -26,7 +29,7 @@ from fusionbench.stats.power import (
     needed_groups,
     needed_seeds,
 )
-from fusionbench.stats.variance import Difference, difference
+from fusionbench.stats.variance import Difference, difference, variance_of_score
 from fusionbench.stats.verdicts import Decision, Verdict
 
 Array = np.ndarray
@@ -47,6 +50,32 @@ def interval_of(found: Difference, level: float = 0.05) -> tuple[float, float] |
         return None, None
     half = critical(level, found.freedom) * math.sqrt(found.variance)
     return found.value - half, found.value + half
+
+
+def interval(cells: Sequence[Cell] | Table, metric: Metric, level: float = 0.95) -> Interval:
+    """The score (mean over seeds, pooled over folds) with Student's interval, by the variance that tests differences.
+
+    Shares and other percentages end at 0 and 1. One group, or one without which the metric is undefined: no bounds; one
+    seed: the bounds are about these trained models.
+
+    Raises:
+        UsageError: the level is not between 0 and 1, or the cells are not a complete table.
+    """
+    if not 0 < level < 1:
+        raise UsageError(f"the level of an interval lies between 0 and 1, as .95 does; not {level}")
+    table = tabulate(cells, metric)
+    folds: Literal["one", "pooled"] = "pooled" if table.by_fold.shape[1] > 1 else "one"
+    middle = float(table.scores.mean())
+    if not math.isfinite(middle):
+        return Interval(None, None, None, folds)
+    found = variance_of_score(table)
+    if found is None:
+        return Interval(middle, None, None, folds)
+    half = critical(1 - level, found[1]) * math.sqrt(found[0])
+    low, high = middle - half, middle + half
+    if metrics.get(metric).percent:
+        low, high = max(low, min(middle, 0.0)), min(high, max(middle, 1.0))
+    return Interval(middle, low, high, folds)
 
 
 def sign_flip_p(

@@ -134,6 +134,20 @@ def difference(a: Table, b: Table, repartitioned: bool = False) -> Difference:
     return replace(found, variance=variance, freedom=freedom, sources=sources, p_folds=folds)
 
 
+def variance_of_score(table: Table) -> tuple[float, float] | None:
+    """The variance of a row's own score (mean over seeds) and its degrees of freedom; None where it cannot be told."""
+    values = influence(table)
+    seeds, size = values.shape
+    if size < 2 or not np.isfinite(values).all():
+        return None
+    people, runs, rests, counts = float(values.mean(0).var(ddof=1)), [], [], []
+    if seeds > 1:
+        run, rest = map(float, mean_squares(values))
+        runs, rests, counts = [run / seeds], [rest / (size * seeds)], [float(seeds)]
+    variance, freedom = map(float, spread(people / size, runs, rests, counts, size))
+    return variance, freedom
+
+
 def pooled(found: Sequence[Difference]) -> Sources | None:
     """Typical sources of a family: the mean of each component over the differences that have the same sides.
 
