@@ -87,7 +87,7 @@ def _scales(groups: int, seeds: float, sides: int) -> list[np.ndarray]:
 
 
 @lru_cache(maxsize=1)
-def _uniforms(draws: int = 256) -> np.ndarray:
+def _uniforms(draws: int = 512) -> np.ndarray:
     """(5, draws) evenly spread points of the unit cube (a Kronecker sequence: the plastic number's relatives)."""
     root = 2.0
     for _ in range(50):
