@@ -22,12 +22,14 @@ PLUGINS = ("fusers", "backbones", "benchmarks")  # corruptions are plugins too, 
 
 #: A module may import those to its left (what only a type checker sees does not count).
 ORDER = (
-    "errors paths text progress hparams conditions api registry metrics corruptions contract records stats leaderboard "
+    "errors paths text progress workers hparams conditions api registry metrics corruptions contract records stats leaderboard "
     "tracking features custom_data engine harness check datacheck data jobs search study report cli __main__"
 ).split()
 
 #: No torch when they are imported, directly or through another module.
-LIGHT = "errors paths text progress hparams conditions registry metrics records stats leaderboard data cli".split()
+LIGHT = (
+    "errors paths text progress workers hparams conditions registry metrics records stats leaderboard data cli".split()
+)
 HEAVY = ["torch", "pandas", "scipy.stats", "mlflow", "optuna", "sklearn", "matplotlib"]
 
 #: Plugins that a module of the core may name: the references of every study, and defaults.

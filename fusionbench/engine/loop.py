@@ -168,7 +168,10 @@ def _stackable(
         Stacked(blueprint, members, data, replace(recipe, steps=1), torch.device(device)).step(0)
     except torch.OutOfMemoryError:
         return True
-    except Exception as error:  # what a method does that `vmap` cannot follow may raise anything; in turn it still runs
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # what a method does that `vmap` cannot follow may raise anything; in turn it still runs
         reason = f"{type(error).__name__}: {first_line(error)}"
         warnings.warn(f"members are trained in turn, they cannot be stacked: {reason}", stacklevel=3)
         return False

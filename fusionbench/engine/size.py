@@ -39,7 +39,7 @@ def stack_size(
         alone = Alone(blueprint, list(members[:1]), data, replace(recipe, steps=1), device)
         with FlopCounterMode(display=False) as counter:
             alone.step(0)
-    except Exception:  # a method that fails does so again in its own run, where the failure is recorded
+    except (Exception, SystemExit):  # a method that fails does so again in its own run, where the failure is recorded
         return 1
     flops = counter.get_total_flops()
     return len(recipe.lr) * (10 if flops < LIGHT else 3) if flops < HEAVY else 1

@@ -88,7 +88,10 @@ def check_answers(setup: Setup, run: Run, data: Batch) -> None:
             answers = model.to(data.y.device).eval()(few)
     except UsageError:
         raise
-    except Exception:  # a method may raise anything at all, and does so again in training, where it is recorded
+    except (
+        Exception,
+        SystemExit,
+    ):  # a method may raise anything at all, and does so again in training, where it is recorded
         return
     task, fuser = setup.benchmark.task, setup.arguments["fuser"]
     wanted = (len(few), few.y.shape[1], task.out)

@@ -170,7 +170,7 @@ def _estimate(plan: Plan, device: str) -> float:
         return seconds + harness.estimate(plan.setup, plan.train, plan.conditions, device, plan.stack or 1)
     except UsageError:
         raise
-    except Exception:  # a method may raise anything at all
+    except (Exception, SystemExit):  # a method may raise anything at all
         return seconds
 
 

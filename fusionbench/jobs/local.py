@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-import signal
 import sys
 import threading
-import time
 import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -26,6 +23,7 @@ from fusionbench.errors import UsageError
 from fusionbench.harness import Dataset, Setup
 from fusionbench.jobs.plan import Failure, Job, Outcome, Running, package
 from fusionbench.records import Record, Run, store
+from fusionbench.workers import follow
 
 #: A job that has taken so many workers with it is reported as failed.
 DEATHS = 3
@@ -90,27 +88,12 @@ def work(job: Job) -> Outcome:
 
 
 def work_here(job: Job) -> Outcome:
-    """`work` in a process of this machine: its share of the cores, its GPU; only the parent hears an interrupt."""
-    _follow_parent()
+    """`work` in a process of this machine: its share of the cores, its GPU."""
+    warnings.filterwarnings("ignore", "left out: ")  # the parent has listed the broken files
     torch.set_num_threads(job.threads or 1)
     if job.device in ("auto", "cuda") and (gpus := torch.cuda.device_count()) > 1:
         job = replace(job, device=f"cuda:{_slot(Path(job.folder)) % gpus}")
     return work(job)
-
-
-@cache
-def _follow_parent() -> None:
-    """Once a process: interrupts are the parent's to hear, and a worker whose parent was killed ends too."""
-    parent = os.getppid()
-
-    def follow() -> None:
-        while os.getppid() == parent:
-            time.sleep(2)
-        os._exit(1)
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=follow, daemon=True).start()
-    warnings.filterwarnings("ignore", "left out: ")  # the parent has listed the broken files
 
 
 def work_there(job: Job) -> Outcome:
@@ -213,8 +196,9 @@ def in_processes(queue: Sequence[Job], jobs: int, threads: int) -> Iterator[Reco
 
         with joblib.parallel_config("loky", inner_max_num_threads=threads):
             pool = joblib.Parallel(
-                jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs", max_nbytes=None
-            )
+                jobs, return_as="generator_unordered", batch_size=1, pre_dispatch="n_jobs", max_nbytes=None,
+                initializer=follow, initargs=(os.getpid(),),
+            )  # fmt: skip
         try:
             outcomes = pool(hand())
             yield running()
