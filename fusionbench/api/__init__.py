@@ -1,6 +1,7 @@
 """All that a plugin may import: data types, base classes, layers, keyed randomness."""
 
 from fusionbench.api import keyed
+from fusionbench.api.estimator import FLOOR, Estimator, log_probabilities, prior
 from fusionbench.api.layers import (
     GRU,
     Dropout,
@@ -18,6 +19,7 @@ from fusionbench.api.layers import (
     softmax_over,
 )
 from fusionbench.api.plugins import Backbone, Benchmark, Context, Corruption, Criterion, Fuser, group_folds
+from fusionbench.api.summaries import summaries, summary_names
 from fusionbench.api.types import Batch, Source, Spec, Splits, Stream, Streams, Task
 from fusionbench.errors import UsageError
 from fusionbench.hparams import Choice, Location, Range
@@ -28,6 +30,7 @@ from fusionbench.paths import data_dir
 PROTOCOL = 1
 
 __all__ = [
+    "FLOOR",
     "GRU",
     "PROTOCOL",
     "Backbone",
@@ -39,6 +42,7 @@ __all__ = [
     "Criterion",
     "Dropout",
     "Encoder",
+    "Estimator",
     "Feedforward",
     "Fuser",
     "Head",
@@ -58,9 +62,13 @@ __all__ = [
     "data_dir",
     "group_folds",
     "keyed",
+    "log_probabilities",
     "masked_mean",
+    "prior",
     "resample",
     "reverse_gradient",
     "sinusoids",
     "softmax_over",
+    "summaries",
+    "summary_names",
 ]

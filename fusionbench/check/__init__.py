@@ -127,11 +127,9 @@ def report(kind: str, plugin: str | type, only: Collection[str] = ()) -> Report:
 
 
 def _expect_kind(kind: str, target: Any, title: str) -> None:
-    import fusionbench.api
-
-    base = getattr(fusionbench.api, registry.KINDS[kind][1])
-    if not (isinstance(target, type) and issubclass(target, base)):
-        raise UsageError(f"{title} is not a {registry.KINDS[kind][0]}: it does not inherit from api.{base.__name__}")
+    if not registry.is_plugin(kind, target):
+        word, base = registry.KINDS[kind]
+        raise UsageError(f"{title} is not a {word}: it does not inherit from api.{base}")
 
 
 def _stray_excuse(name: str, checks: Mapping[str, Check]) -> Result:
