@@ -1,6 +1,6 @@
-"""What the classical rows share: streams as rows of a table, and classes or sets of modalities that training lacks.
+"""What the classical rows share: streams as rows of a table, and one model for each set of modalities that is there.
 
-A row of a clip task is a clip: the summaries of each modality (`api.summaries`), or its values where a clip is one
+A row of a clip task is a clip: the summaries of each modality (`api.summaries`), or its values where every clip is one
 step. A row of a task per frame is a frame: the steps around it, and which of them are real.
 """
 
@@ -11,69 +11,126 @@ from typing import Any
 
 import numpy as np
 
-from fusionbench.api import Batch, Estimator, Spec, Stream, Streams, log_probabilities, prior, summaries
+from fusionbench.api import Batch, Estimator, Stream, Streams, log_probabilities, prior, summaries
+
+REACH = 4  # frames on either side of the one that is answered
+Rows = dict[str, np.ndarray]  # modality -> (n, D), NaN where the sample has nothing real of it
 
 
 class Table(Estimator):
-    """A classical method on a table: `features` makes rows, `learn` and `answer` are the method's."""
+    """A classical method on a table: this makes the rows, `learn` and `answer` are the method's."""
 
-    reach = 4  # frames on either side of the one that is answered
-
-    def learn(self, x: dict[str, np.ndarray], y: np.ndarray, groups: np.ndarray, val: Any, seed: int) -> None:
-        """From modality -> (n, D) rows, NaN where it is absent, and labels (n,) or (n, out)."""
+    def learn(self, x: Rows, y: np.ndarray, groups: np.ndarray, seed: int) -> None:
+        """From rows and labels, (n,) classes or (n, out) values."""
         raise NotImplementedError
 
-    def answer(self, x: dict[str, np.ndarray]) -> np.ndarray:
+    def answer(self, x: Rows) -> np.ndarray:
         """(n, out) log-probabilities or values."""
         raise NotImplementedError
 
     def fit(self, train: Batch, val: Batch, seed: int) -> None:
         self.prior = prior(train, self.spec)
-        x, y, groups = self._labelled(train)
-        if len(y):
-            self.learn(x, y, groups, self._labelled(val), seed)
+        self.channels = {m: channels_of(train.streams[m]) for m in self.spec.dims}
+        self.single = {m: train.streams[m].x.shape[1] == 1 for m in self.spec.dims}
+        real = _seen(dict(train.streams), self.spec.dims)
+        keep = (train.y_mask.numpy() & real[:, None]).ravel()
+        y = train.y.numpy().reshape(len(keep), -1)[keep]
+        groups = np.repeat(np.asarray(train.groups if len(train.groups) else range(len(train))), train.y.shape[1])
         self.fitted = len(y) > 0
+        if self.fitted:
+            x = {m: rows[keep] for m, rows in self.features(dict(train.streams)).items()}
+            self.learn(x, y[:, 0].astype(int) if self.spec.kind == "classify" else y, groups[keep], seed)
 
     def predict(self, streams: Streams) -> np.ndarray:
-        real = np.stack([streams[m].present.numpy() for m in self.spec.dims]).any(0)  # (B,)
+        real = _seen(streams, self.spec.dims)
         steps = next(iter(streams.values())).x.shape[1] if self.spec.per_frame else 1
-        answers = np.tile(self.prior, (len(real), steps, 1))
+        answers = np.tile(self.prior, (len(real), steps, 1)).astype(float)
         if real.any() and self.fitted:
             kept = {m: streams[m][np.flatnonzero(real)] for m in self.spec.dims}
             answers[real] = self.answer(self.features(kept)).reshape(real.sum(), steps, self.spec.out)
         return answers
 
-    def features(self, streams: Streams) -> dict[str, np.ndarray]:
-        """Modality -> (B S, D), NaN in the rows where it has nothing real."""
-        make = self._frames if self.spec.per_frame else self._clip
-        return {m: make(streams[m], m in self.spec.rates) for m in self.spec.dims}
+    def features(self, streams: Streams) -> Rows:
+        """Modality -> (B S, D)."""
+        return {m: (self._frames if self.spec.per_frame else self._clip)(streams[m], m) for m in self.spec.dims}
 
-    def _clip(self, stream: Stream, rate: bool) -> np.ndarray:
-        one = stream.x.shape[1] == 1  # in this whole set: its values say all that its summaries would
-        rows = stream.x[:, 0] if one else summaries(stream, bands=rate)
-        return np.where(stream.present.numpy()[:, None], rows.double().numpy(), np.nan)
+    def _clip(self, stream: Stream, m: str) -> np.ndarray:
+        present = stream.present.numpy()[:, None]
+        if self.single[m]:  # its values say all that their summaries would; of a longer clip, their mean
+            rows = stream.x.sum(1) / stream.mask.sum(1, keepdim=True).clamp(min=1)
+        else:
+            rows = summaries(unrolled(stream, self.channels[m]), bands=m in self.spec.rates)
+        return np.where(present, rows.double().numpy(), np.nan)
 
-    def _frames(self, stream: Stream, rate: bool) -> np.ndarray:
-        """(B, T, D) -> (B T, (2 reach + 1) (D + 1)): values and mask of the steps around each."""
-        x, mask = stream.x.double().numpy(), stream.mask.numpy()
-        known = np.concatenate([x, mask[..., None]], 2)
-        padded = np.pad(known, ((0, 0), (self.reach, self.reach), (0, 0)))
-        windows = np.concatenate([padded[:, k : k + x.shape[1]] for k in range(2 * self.reach + 1)], 2)
+    def _frames(self, stream: Stream, m: str) -> np.ndarray:
+        """(B, T, D) -> (B T, (2 REACH + 1) (D + 1)): values and mask of the steps around each."""
+        known = np.concatenate([stream.x.double().numpy(), stream.mask.numpy()[..., None]], 2)
+        steps = known.shape[1]
+        padded = np.pad(known, ((0, 0), (REACH, REACH), (0, 0)))
+        windows = np.concatenate([padded[:, k : k + steps] for k in range(2 * REACH + 1)], 2)
+        windows[~stream.present.numpy()] = np.nan
         return windows.reshape(-1, windows.shape[2])
 
-    def _labelled(self, batch: Batch) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-        """Rows, labels and groups where there is a label and something real to see."""
-        real = np.stack([batch.streams[m].present.numpy() for m in self.spec.dims]).any(0)
-        keep = (batch.y_mask.numpy() & real[:, None]).ravel()
-        x = {m: rows[keep] for m, rows in self.features(dict(batch.streams)).items()}
-        y = batch.y.numpy().reshape(len(keep), -1)[keep]
-        groups = np.repeat(np.asarray(batch.groups if len(batch.groups) else range(len(batch))), batch.y.shape[1])
-        return x, y[:, 0].astype(int) if self.spec.kind == "classify" else y, groups[keep]
+
+def _seen(streams: Streams, modalities: Any) -> np.ndarray:
+    """(B,) has the sample any real step at all?"""
+    return np.stack([streams[m].present.numpy() for m in modalities]).any(0)
 
 
-def joined(x: Mapping[str, np.ndarray]) -> np.ndarray:
-    """One table, NaN where a modality is absent."""
-    return np.concatenate(list(x.values()), 1)
+class BySet(Table):
+    """One model for each set of modalities that is there, on their columns alone; made when such a sample is met.
+
+    (Reduced models: Saar-Tsechansky and Provost, JMLR 2007.) Each learns from every training sample that has any of
+    the set, or, `complete`, from those that have all of it while these are at least half.
+    """
+
+    complete = False
+
+    def make(self, seed: int) -> Any:
+        """A scikit-learn model, not fitted."""
+        raise NotImplementedError
+
+    def learn(self, x: Rows, y: np.ndarray, groups: np.ndarray, seed: int) -> None:
+        self.x, self.y, self.seed = x, y, seed
+        self.models: dict[tuple[str, ...], Any] = {}
+        self._model(tuple(x))
+
+    def answer(self, x: Rows) -> np.ndarray:
+        there = np.stack([~np.isnan(rows[:, 0]) for rows in x.values()], 1)  # (n, M)
+        answers = np.empty((len(there), self.spec.out))
+        for pattern in np.unique(there, axis=0):
+            names = tuple(m for m, has in zip(x, pattern, strict=True) if has)
+            who = (there == pattern).all(1)
+            model = self._model(names)
+            answers[who] = self.prior if model is None else self.ask(model, marked({m: x[m][who] for m in names}))
+        return answers
+
+    def ask(self, model: Any, rows: np.ndarray) -> np.ndarray:
+        """(n, out): log-probabilities, or values."""
+        if self.spec.kind == "classify":
+            return log_probabilities(model.predict_proba(rows), model.classes_, self.spec.out)
+        return np.asarray(model.predict(rows)).reshape(len(rows), self.spec.out)
+
+    def _model(self, names: tuple[str, ...]) -> Any:
+        """The model of this set; None where training has nothing to tell answers apart by."""
+        if names not in self.models:
+            there = np.stack([~np.isnan(self.x[m][:, 0]) for m in names])
+            who = there.any(0)
+            if self.complete and 2 * there.all(0).sum() >= who.sum():
+                who = there.all(0)
+            y = self.y[who]
+            enough = len(y) > 1 and (self.spec.kind == "regress" or len(np.unique(y)) > 1)
+            rows = marked({m: self.x[m][who] for m in names})
+            self.models[names] = self.make(self.seed).fit(rows, plain(y)) if enough else None
+        return self.models[names]
+
+    def learned(self) -> int:
+        return size(self.models[tuple(self.x)]) if self.fitted else 0
+
+
+def plain(y: np.ndarray) -> np.ndarray:
+    """One value a sample as scikit-learn wants it, (n,)."""
+    return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
 
 
 def marked(x: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -82,13 +139,38 @@ def marked(x: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.concatenate(parts, 1)
 
 
-def answers_of(model: Any, rows: np.ndarray, spec: Spec) -> np.ndarray:
-    """A scikit-learn model's answers (n, out): log-probabilities, or values."""
-    if spec.kind == "classify":
-        return log_probabilities(model.predict_proba(rows), model.classes_, spec.out)
-    return np.asarray(model.predict(rows)).reshape(len(rows), spec.out)
+def size(model: Any) -> int:
+    """Numbers that a scikit-learn model has learned: thresholds and values of trees, or coefficients; 0 for None."""
+    model = getattr(model, "steps", [(None, model)])[-1][1]  # the last of a pipeline
+    if hasattr(model, "estimators_"):
+        return sum(int(tree.tree_.node_count) + int(tree.tree_.value.size) for tree in model.estimators_)
+    if hasattr(model, "coef_"):
+        return int(np.size(model.coef_) + np.size(model.intercept_))
+    return 0
 
 
-def leaves(forest: Any) -> int:
-    """Thresholds and values of the trees of a forest."""
-    return sum(int(t.tree_.node_count) + int(t.tree_.value.size) for t in forest.estimators_)
+def channels_of(stream: Stream) -> int:
+    """How many channels a step really has: fewer than its width if it holds several samples, one after the other.
+
+    So it is if, for a divisor c of the width, neighbours inside a step (c columns apart) are as alike as the last
+    samples of one step and the first of the next: squared differences within a factor of two, correlation above .5.
+    """
+    x, mask = stream.x.numpy(), stream.mask.numpy()
+    width, pairs = x.shape[2], mask[:, 1:] & mask[:, :-1]
+    if pairs.sum() < 2:
+        return width
+    variance = x[mask].var(0).mean()
+    for c in (c for c in range(1, width // 2 + 1) if width % c == 0):
+        samples = x[mask].reshape(-1, width // c, c)
+        inside = np.square(np.diff(samples, axis=1)).mean(0)  # (k - 1, c)
+        across = np.square(x[:, 1:, :c] - x[:, :-1, -c:])[pairs].mean(0)  # (c,)
+        alike = (inside < 2 * across).all() and (across < 2 * inside).all()
+        if alike and max(inside.max(), across.max()) < variance:
+            return c
+    return width
+
+
+def unrolled(stream: Stream, channels: int) -> Stream:
+    """(B, T, k channels) -> (B, k T, channels)."""
+    k = stream.x.shape[2] // channels
+    return Stream(stream.x.reshape(len(stream), -1, channels), stream.mask.repeat_interleave(k, 1))

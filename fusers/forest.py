@@ -1,23 +1,22 @@
 """Random forest on the summaries of all modalities together (Breiman 2001), by scikit-learn.
 
-Missing modalities: their summaries are zero (the mean of training) and a column says that they are absent. In training
-every clip stands there as it is; a forest that has met no absent modality hardly splits on that column.
+Missing modalities: a forest of its own for each set of modalities that is there, on their summaries alone. In training
+the summaries of an absent modality are zeros (the mean), and a column says so.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-import numpy as np
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
 from fusionbench.api import Range, Spec
 
-from ._classical import Table, answers_of, leaves, marked
+from ._classical import BySet
 
 
-class Forest(Table):
-    grid = {"leaf": (1, 5)}
+class Forest(BySet):
+    grid = {"leaf": (1, 4)}
 
     def __init__(
         self,
@@ -30,12 +29,6 @@ class Forest(Table):
         super().__init__(spec)
         self.settings = {"n_estimators": trees, "min_samples_leaf": leaf, "max_features": share}
 
-    def learn(self, x: dict[str, np.ndarray], y: np.ndarray, groups: np.ndarray, val: Any, seed: int) -> None:
+    def make(self, seed: int) -> Any:
         maker = RandomForestClassifier if self.spec.kind == "classify" else RandomForestRegressor
-        self.model = maker(**self.settings, random_state=seed).fit(marked(x), y)
-
-    def answer(self, x: dict[str, np.ndarray]) -> np.ndarray:
-        return answers_of(self.model, marked(x), self.spec)
-
-    def learned(self) -> int:
-        return leaves(self.model)
+        return maker(**self.settings, random_state=seed)
