@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from fusionbench import harness, hparams, registry
+from fusionbench.api import Fuser
 from fusionbench.errors import UsageError
 
 PAGE = Path(__file__).with_name("fusers.md")
@@ -42,6 +43,8 @@ def parameters(name: str) -> str:
         model = harness.setup("watch", name).blueprint.build(0, {}, 1000)
     except UsageError:
         return "-"
+    if not isinstance(model.fuser, Fuser):
+        return "fitted"
     return f"{sum(p.numel() for p in model.fuser.parameters()):,}"
 
 

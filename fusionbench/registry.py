@@ -18,7 +18,7 @@ from typing import Any
 
 from fusionbench.errors import UsageError, unknown
 
-#: kind -> (what one is called, its base class in `fusionbench.api`)
+#: kind -> (what one is called, its base class in `fusionbench.api`); a fuser may be an `Estimator` instead
 KINDS = {
     "fusers": ("fuser", "Fuser"),
     "backbones": ("backbone", "Backbone"),
@@ -247,9 +247,8 @@ def _load_origin(kind: str, origin: Origin) -> Any:
             target = origin.entry.load()
             if isinstance(target, ModuleType):
                 return _only_class(kind, target, origin.name)
-            base = _base(kind)
-            if not (isinstance(target, type) and issubclass(target, base)):
-                raise UsageError(f"{what} {origin.name!r} ({origin}) is no {base.__name__} but {target!r}")
+            if not is_plugin(kind, target):
+                raise UsageError(f"{what} {origin.name!r} ({origin}) is no {KINDS[kind][1]} but {target!r}")
             return target
         assert origin.path is not None
         module = importlib.import_module(f"fusionbench.{kind}.{origin.path.stem}")
@@ -278,25 +277,24 @@ def _load_path(kind: str, path: Path) -> Any:
 
 def _only_class(kind: str, module: ModuleType, name: str) -> Any:
     """The one class of the kind that the module defines; of several corruptions, the one of that name."""
-    base = _base(kind)
     classes = [
         value
         for value in vars(module).values()
-        if isinstance(value, type)
-        and issubclass(value, base)
-        and value.__module__ == module.__name__
-        and not value.__name__.startswith("_")
+        if is_plugin(kind, value) and value.__module__ == module.__name__ and not value.__name__.startswith("_")
     ]
     if kind == "corruptions":
         classes = [c for c in classes if getattr(c, "name", "") == name] or classes
     if len(classes) != 1:
         spelled = ", ".join(c.__name__ for c in classes) or "none"
-        raise UsageError(f"{name}: a {KINDS[kind][0]} file defines exactly one {base.__name__}, this one {spelled}")
+        raise UsageError(f"{name}: a {KINDS[kind][0]} file defines exactly one {KINDS[kind][1]}, this one {spelled}")
     return classes[0]
 
 
-def _base(kind: str) -> Any:
-    return getattr(importlib.import_module("fusionbench.api"), KINDS[kind][1])
+def is_plugin(kind: str, target: Any) -> bool:
+    """Is this a class of the kind? A fuser is a `Fuser`, or an `Estimator`."""
+    api = importlib.import_module("fusionbench.api")
+    bases = (api.Fuser, api.Estimator) if kind == "fusers" else (getattr(api, KINDS[kind][1]),)
+    return isinstance(target, type) and issubclass(target, bases)
 
 
 def _where(error: BaseException) -> str:

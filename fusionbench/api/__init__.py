@@ -1,6 +1,7 @@
 """All that a plugin may import: data types, base classes, layers, keyed randomness."""
 
 from fusionbench.api import keyed
+from fusionbench.api.estimator import FLOOR, Estimator, log_probabilities, prior
 from fusionbench.api.layers import (
     GRU,
     Dropout,
@@ -19,6 +20,7 @@ from fusionbench.api.layers import (
     softmax_over,
 )
 from fusionbench.api.plugins import Backbone, Benchmark, Context, Corruption, Criterion, Fuser, group_folds
+from fusionbench.api.summaries import summaries, summary_names
 from fusionbench.api.types import Batch, Source, Spec, Splits, Stream, Streams, Task
 from fusionbench.errors import UsageError
 from fusionbench.hparams import Choice, Location, Range
@@ -29,6 +31,7 @@ from fusionbench.paths import data_dir
 PROTOCOL = 1
 
 __all__ = [
+    "FLOOR",
     "GRU",
     "PROTOCOL",
     "Backbone",
@@ -40,6 +43,7 @@ __all__ = [
     "Criterion",
     "Dropout",
     "Encoder",
+    "Estimator",
     "Feedforward",
     "Fuser",
     "Head",
@@ -60,9 +64,13 @@ __all__ = [
     "group_folds",
     "keep_some",
     "keyed",
+    "log_probabilities",
     "masked_mean",
+    "prior",
     "resample",
     "reverse_gradient",
     "sinusoids",
     "softmax_over",
+    "summaries",
+    "summary_names",
 ]

@@ -96,7 +96,7 @@ class Batch:
             False `y_mask` are zeros (given NaN or not).
         y_mask: (B, S) bool.
         ids: B sample names, and groups: B subject (or video) names. Both empty in a training batch: a method has no
-            business with who it looks at.
+            business with who it looks at (`Estimator.fit` alone gets groups, as whole numbers).
         index: (B,) positions in the dataset.
         progress: 0..1 through training, a number or a scalar tensor.
     """
@@ -105,7 +105,7 @@ class Batch:
     y: Tensor
     y_mask: Tensor
     ids: Sequence[str] = ()
-    groups: Sequence[str] = ()
+    groups: Sequence[Any] = ()
     index: Tensor = field(default=None)  # type: ignore[assignment]
     progress: float | Tensor = 0.0
 
@@ -128,7 +128,7 @@ class Batch:
         index = torch.as_tensor(index, device=self.y.device)
         if index.dtype == torch.bool:
             index = index.nonzero().flatten()
-        rows = index.tolist() if len(self.ids) else []
+        rows = index.tolist() if len(self.ids) or len(self.groups) else []
         return replace(
             self,
             streams={
@@ -136,8 +136,8 @@ class Batch:
             },
             y=self.y[index],
             y_mask=self.y_mask[index],
-            ids=[self.ids[i] for i in rows],
-            groups=[self.groups[i] for i in rows],
+            ids=[self.ids[i] for i in rows if len(self.ids)],
+            groups=[self.groups[i] for i in rows if len(self.groups)],
             index=self.index[index],
         )
 
@@ -183,6 +183,7 @@ class Spec:
         out: outputs a step.
         per_frame: answers at every step (then all streams share the label's clock), else one a clip.
         samples: number of training samples.
+        rates: modality -> steps a second, where it is known.
     """
 
     kind: Kind
@@ -190,6 +191,7 @@ class Spec:
     out: int
     per_frame: bool = False
     samples: int = 1
+    rates: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in self.dims:

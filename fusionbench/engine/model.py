@@ -88,6 +88,7 @@ class Blueprint:
     fuser: type[Fuser]
     settings: Mapping[str, Any]
     backbones: Mapping[str, tuple[type[Backbone], Mapping[str, Any]]] = field(default_factory=dict)
+    rates: Mapping[str, float] = field(default_factory=dict)
 
     def build(self, seed: int, statistics: Mapping[str, tuple[Tensor, Tensor]], samples: int) -> Model:
         """A member with the initial weights of `seed`, on the CPU, leaving the global generator as it was.
@@ -101,7 +102,7 @@ class Blueprint:
                 torch.default_generator.manual_seed(keyed.number("backbone", seed, m) & 0x7FFFFFFF)
                 backbones[m] = _construct(f"backbone {maker.__name__} of {m}", maker, shape, **settings)
             dims = {m: b.dim for m, b in backbones.items()}
-            spec = Spec(self.task.kind, dims, self.task.out, self.task.per_frame, samples)
+            spec = Spec(self.task.kind, dims, self.task.out, self.task.per_frame, samples, self.rates)
             torch.default_generator.manual_seed(keyed.number("fuser", seed) & 0x7FFFFFFF)
             fuser = _construct(f"fuser {self.fuser.__name__}", self.fuser, spec, **self.settings)
             return Model(self.task, backbones, fuser, statistics)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -100,12 +100,30 @@ def check_answers(setup: Setup, run: Run, data: Batch) -> None:
         raise UsageError(f"{fuser} answers {got} where {wanted} is asked for: fusionbench check {fuser}")
 
 
+class Answering(Protocol):
+    """Anything that answers: a network, or a fitted estimator."""
+
+    def answer(self, batch: Batch) -> np.ndarray:
+        """(n, S, out) float32."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """A trained model that answers in evaluation mode."""
+
+    model: Model
+
+    def answer(self, batch: Batch) -> np.ndarray:
+        return engine.predict(self.model, batch)
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A trained model, and the split whose test samples it is judged on."""
+    """What answers, and the split whose test samples it is judged on."""
 
     run: Run
-    model: Model
+    model: Answering
     splits: Splits
 
 
@@ -114,15 +132,17 @@ def evaluate(
 ) -> list[Evaluation]:
     """Scores of trained models on their test samples, clean and under every condition, with the answers kept.
 
-    With `together`, all of them answer in one pass: on a GPU that is what makes a hundred conditions cheap.
+    With `together`, all of them (networks of one blueprint) answer in one pass: on a GPU that is what makes a hundred
+    conditions cheap.
     """
     trials = [_Trial(setup, case, data) for case in cases]
     for condition in [None, *damage]:
         batches = [trial.meet(condition) for trial in trials]
         if together and len(cases) > 1:
-            answers = engine.predict_stacked([case.model for case in cases], batches)
+            networks = [case.model.model for case in cases if isinstance(case.model, Network)]
+            answers = engine.predict_stacked(networks, batches)
         else:
-            answers = [engine.predict(case.model, batch) for case, batch in zip(cases, batches, strict=True)]
+            answers = [case.model.answer(batch) for case, batch in zip(cases, batches, strict=True)]
         for trial, batch, found in zip(trials, batches, answers, strict=True):
             trial.note(condition, batch, found)
     return [trial.evaluation for trial in trials]

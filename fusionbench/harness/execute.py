@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,13 +14,17 @@ import numpy as np
 import torch
 
 import fusionbench
-from fusionbench import engine
+from fusionbench import engine, hparams
 from fusionbench.api import PROTOCOL, Batch
 from fusionbench.engine import Progress, Trained
 from fusionbench.errors import UsageError
-from fusionbench.harness import costs
+from fusionbench.harness import costs, fit
 from fusionbench.harness.evaluate import (
+    CHANCE,
+    CLEAN,
     Case,
+    Evaluation,
+    Network,
     check_answers,
     check_conditions,
     evaluate,
@@ -52,6 +56,9 @@ def execute(
         stacked: members a program; None: as many as pay.
     """
     where = pick(device)
+    if setup.is_estimator:
+        yield from _fit(setup, train, results, again, conditions)
+        return
     data = setup.data.to(where)
     for old in again:
         yield _evaluate_again(setup, old, data, results, conditions)
@@ -88,6 +95,8 @@ def execute(
 def estimate(setup: Setup, train: Sequence[Run], conditions: Sequence[str], device: str, stacked: int) -> float:
     """Seconds that training and evaluating these runs may take, from a few steps of one member."""
     where = pick(device)
+    if setup.is_estimator:
+        return fit.estimate(setup, train, len(parse(setup, conditions)) + 1)
     data = setup.data.to(where)
     run = train[0]
     splits = splits_of(setup, data, run.fold)
@@ -141,16 +150,9 @@ def _finish(
     for run, trained in ready:
         sound = {lr: t for lr, t in trained.items() if t.error is None}
         fresh = replace(
-            blank(setup, run),
+            _begun(setup, run, data.y.device),
             history={f"{lr:g}": t.history for lr, t in trained.items()},
             seconds={"train": sum(t.seconds for t in trained.values())},
-            changes=setup.changes,
-            marks=setup.marks,
-            complete={"folds": setup.benchmark.folds, "seeds": setup.benchmark.seeds},
-            table=list(setup.benchmark.corruptions),
-            versions=_versions(),
-            device=_device_name(data.y.device),
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
         if not sound:
             worst = "; ".join(f"lr {lr:g}: {t.error}" for lr, t in trained.items())
@@ -160,7 +162,8 @@ def _finish(
             continue
         lr = max(sound, key=lambda rate: (sound[rate].score, -rate))
         best = sound[lr]
-        cases.append(Case(run, load_model(setup, run, best.weights, data.y.device), splits_of(setup, data, run.fold)))
+        model = Network(load_model(setup, run, best.weights, data.y.device))
+        cases.append(Case(run, model, splits_of(setup, data, run.fold)))
         chosen.append((replace(fresh, chosen={"lr": lr, "step": float(best.step), "validation": best.score}), best))
     if not cases:
         return
@@ -169,31 +172,93 @@ def _finish(
     evaluations = evaluate(setup, cases, data, parse(setup, conditions), together)
     taken = (time.perf_counter() - began) / len(cases)
     for case, (fresh, best), found in zip(cases, chosen, evaluations, strict=True):
-        splits = case.splits
-        if found.error is not None:
-            failed = replace(fresh, error=found.error)
-            store.save(results, failed, None, None)
-            yield failed
-            continue
-        done = replace(
-            fresh,
-            status="done",
-            scores=found.scores,
-            best=found.best,
-            rates={**training_rates(setup, data, splits), **found.rates},
-            seconds={**fresh.seconds, "evaluate": taken},
-            parameters=best.parameters,
-            costs=spent,
-            samples={
-                "train": len(splits.train),
-                "val": len(splits.val),
-                "test": len(splits.test),
-                "skipped": len(setup.benchmark.skipped),
-            },
-            how=str(Training(best.stacked - 1, best.captured)),
+        known = replace(
+            fresh, parameters=best.parameters, costs=spent, how=str(Training(best.stacked - 1, best.captured))
         )
-        store.save(results, done, found.predictions, best.weights)
+        done = _ended(setup, known, data, case, found, taken)
+        store.save(results, done, *((found.predictions, best.weights) if done.status == "done" else (None, None)))
         yield done
+
+
+def _begun(setup: Setup, run: Run, device: torch.device) -> Record:
+    """What a record says before there is a result."""
+    return replace(
+        blank(setup, run),
+        changes=setup.changes,
+        marks=setup.marks,
+        complete={"folds": setup.benchmark.folds, "seeds": setup.benchmark.seeds},
+        table=list(setup.benchmark.corruptions),
+        versions=_versions(),
+        device=_device_name(device),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _ended(setup: Setup, fresh: Record, data: Batch, case: Case, found: Evaluation, taken: float) -> Record:
+    """The record with its scores; a failed one where the answers are none."""
+    if found.error is not None:
+        return replace(fresh, error=found.error, parameters={}, costs={}, how="")
+    splits = case.splits
+    sizes = {"train": len(splits.train), "val": len(splits.val), "test": len(splits.test)}
+    return replace(
+        fresh,
+        status="done",
+        scores=found.scores,
+        best=found.best,
+        rates={**training_rates(setup, data, splits), **found.rates},
+        seconds={**fresh.seconds, "evaluate": taken},
+        samples={**sizes, "skipped": len(setup.benchmark.skipped)},
+    )
+
+
+def _fit(
+    setup: Setup, runs: Sequence[Run], results: Path, again: Sequence[Record], conditions: Sequence[str]
+) -> Iterator[Record]:
+    """The runs of an estimator, on the CPU; those of `again` on the conditions that they do not have."""
+    data = setup.data.to("cpu")
+    fitter = fit.Fitter(setup, data)
+    spent: dict[str, float | None] = {}
+    for old in again:
+        model = refit(setup, old, data)
+        missing = [damage for damage in parse(setup, conditions) if damage[0] not in old.scores]
+        began = time.perf_counter()
+        (found,) = evaluate(setup, [Case(old.run, model, splits_of(setup, data, old.run.fold))], data, missing)
+        if found.scores[CLEAN] == dict(old.scores[CLEAN]):
+            yield _merged(old, found, results, time.perf_counter() - began)
+        else:  # another version of a library, another machine: all of its numbers must be of one model
+            conditions = list(dict.fromkeys([*conditions, *(c for c in old.scores if c not in (CLEAN, CHANCE))]))
+            runs = [*runs, old.run]
+    if runs:
+        check_conditions(setup, runs[0], data, conditions)
+    for run in runs:
+        model = fitter.run(run)
+        chosen, tried = fitter.choose(run.fold)
+        if not spent and not setup.recipe.quick:
+            spent = fit.costs_of(model, data)
+        case = Case(run, model, splits_of(setup, data, run.fold))
+        began = time.perf_counter()
+        (found,) = evaluate(setup, [case], data, parse(setup, conditions))
+        learned = model.estimator.learned()
+        fresh = replace(
+            _begun(setup, run, data.y.device),
+            chosen={**chosen, "validation": fitter.score(model, run.fold)},
+            history={name: [{"step": 0.0, "score": score}] for name, score in tried.items() if math.isfinite(score)},
+            seconds={"train": model.seconds},
+            parameters={"allocated": learned, "trained": learned},
+            costs=spent,
+            how="fitted in one call",
+        )
+        done = _ended(setup, fresh, data, case, found, time.perf_counter() - began)
+        store.save(results, done, found.predictions if done.status == "done" else None, None)
+        yield done
+
+
+def refit(setup: Setup, old: Record, data: Batch) -> fit.Fitted:
+    """The estimator of a record, fitted again from its seed with the settings that were chosen then."""
+    settings = {name: value for name, value in old.chosen.items() if name != "validation" and value is not None}
+    declared = hparams.read(setup.blueprint.fuser)
+    typed = {name: declared[name].parse(value) for name, value in settings.items()}
+    return fit.Fitter(setup, data).fit(old.run.fold, old.run.seed, typed)
 
 
 def _evaluate_again(setup: Setup, old: Record, data: Batch, results: Path, conditions: Sequence[str]) -> Record:
@@ -205,10 +270,14 @@ def _evaluate_again(setup: Setup, old: Record, data: Batch, results: Path, condi
         )
     missing = [damage for damage in parse(setup, conditions) if damage[0] not in old.scores]
     began = time.perf_counter()
-    model = load_model(setup, old.run, weights, data.y.device)
+    model = Network(load_model(setup, old.run, weights, data.y.device))
     (found,) = evaluate(setup, [Case(old.run, model, splits_of(setup, data, old.run.fold))], data, missing)
-    new = replace(old, scores=found.scores, best=found.best, rates=found.rates,
-                  seconds={"evaluate": time.perf_counter() - began})  # fmt: skip
+    return _merged(old, found, results, time.perf_counter() - began)
+
+
+def _merged(old: Record, found: Evaluation, results: Path, seconds: float) -> Record:
+    """The record with its new conditions, on disk."""
+    new = replace(old, scores=found.scores, best=found.best, rates=found.rates, seconds={"evaluate": seconds})
     before = store.predictions(results, old.run)
     answers = {**(before.answers if before else {}), **found.predictions.answers}
     merged = merge(old, new)

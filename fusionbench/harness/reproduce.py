@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from fusionbench import engine, registry, stats
+from fusionbench import registry, stats
 from fusionbench.errors import UsageError
-from fusionbench.harness.evaluate import CLEAN, load_model
-from fusionbench.harness.execute import execute
+from fusionbench.harness.evaluate import CLEAN, Answering, Network, load_model
+from fusionbench.harness.execute import execute, refit
 from fusionbench.harness.setup import Setup, setup
 from fusionbench.records import Record, store
 from fusionbench.records.compare import spell
@@ -69,12 +69,17 @@ def submit(setup: Setup, old: Record, results: Path, out: Path) -> None:
     Raises:
         UsageError: the benchmark has no submission format, or the run's weights are not on disk.
     """
-    weights = store.weights(results, old.run)
-    if weights is None:
-        raise UsageError(f"the weights of run {old.run.id} are not on disk: run it again first")
     data = setup.data
+    model: Answering
+    if setup.is_estimator:
+        model = refit(setup, old, data)
+    else:
+        weights = store.weights(results, old.run)
+        if weights is None:
+            raise UsageError(f"the weights of run {old.run.id} are not on disk: run it again first")
+        model = Network(load_model(setup, old.run, weights, data.y.device))
     index = np.flatnonzero(~data.y_mask.any(1).numpy())
-    answers = engine.predict(load_model(setup, old.run, weights, data.y.device), data[index])
+    answers = model.answer(data[index])
     setup.benchmark.submission([data.ids[int(i)] for i in index], answers, out)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fusionbench import contract, features, hparams, registry
-from fusionbench.api import Batch, Benchmark, Splits, Stream
+from fusionbench.api import Batch, Benchmark, Estimator, Splits, Stream
 from fusionbench.engine import Member, Recipe
 from fusionbench.engine.model import Blueprint
 from fusionbench.errors import UsageError, unknown
@@ -79,6 +79,7 @@ class Setup:
     changes: list[str] = field(default_factory=list)
     tuned: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)  # of `setup`: another process builds the same from them
+    held: frozenset[str] = frozenset()  # hyper-parameters of the fuser that are not at their defaults
 
     @property
     def prepared(self) -> features.Prepared:
@@ -95,7 +96,18 @@ class Setup:
     @cached_property
     def trained(self) -> Blueprint:
         """The blueprint of what is trained: encoded modalities come as vectors."""
-        return replace(self.blueprint, shapes=self.prepared.shapes, backbones=self.prepared.backbones)
+        rates = {m: rate for m, rate in self.benchmark.rates.items() if m not in self.prepared.encoders}
+        return replace(self.blueprint, shapes=self.prepared.shapes, backbones=self.prepared.backbones, rates=rates)
+
+    @property
+    def is_estimator(self) -> bool:
+        """Is it fitted in one call, instead of trained?"""
+        return issubclass(self.blueprint.fuser, Estimator)
+
+    @property
+    def kept(self) -> str:
+        """The file beside a record from which, or beside which, it can be evaluated on more conditions."""
+        return ".npz" if self.is_estimator else ".safetensors"  # an estimator is fitted again
 
     @property
     def marks(self) -> list[str]:
@@ -166,10 +178,13 @@ def setup(
 
     constants = {name: getattr(protocol, name) for name in ("steps", "batch", "interval")}
     given["train"] = {n: v for n, v in given.get("train", {}).items() if n not in constants or str(v) != "0"}
-    recipe = Recipe(**prepare("train", Recipe, "training", {**constants, **(QUICK if quick else {}), "quick": quick}))
-
     method = registry.load("fusers", fuser)
     names = {"fuser": registry.plugin_name(fuser)}
+    fitted = issubclass(method, Estimator)
+    recipe = Recipe(**prepare("train", Recipe, "training", {**constants, **(QUICK if quick else {}), "quick": quick}))
+    if fitted:
+        recipe = _of_estimator(recipe, names["fuser"])
+        settings["train"] = {"missing": recipe.missing, "quick": quick}
     prepare("fuser", method, names["fuser"])
     code["fuser"] = registry.fingerprint(method)
 
@@ -181,6 +196,14 @@ def setup(
         default, defaults = protocol.backbones.get(m, ("identity", {}))
         name = backbones.get(m, default)
         encoder = registry.load("backbones", name)
+        if fitted and not encoder.frozen:
+            name, encoder = "identity", registry.load("backbones", "identity")
+            given.pop(f"backbone.{m}", None)
+            if len(protocol.shapes[m]) != 1:
+                step = " x ".join(map(str, protocol.shapes[m]))
+                raise UsageError(
+                    f"{names['fuser']} takes vectors, a step of {m} is {step}: give it a frozen encoder, --backbone.{m}"
+                )
         part = f"backbone.{m}"
         names[part] = registry.plugin_name(name)
         chosen[m] = encoder, prepare(part, encoder, f"{names[part]} ({m})", defaults if name == default else {})
@@ -188,9 +211,11 @@ def setup(
     for part in given:
         raise unknown("part of a run", part, [*settings, *(f"backbone.{m}" for m in protocol.shapes)])
 
-    chosen_names = {m: registry.plugin_name(n) for m, n in backbones.items()}
+    chosen_names = {m: names[f"backbone.{m}"] for m in backbones}
     changes = [
-        f"backbone.{m}={n}" for m, n in chosen_names.items() if n != protocol.backbones.get(m, ("identity", {}))[0]
+        f"backbone.{m}={n}"
+        for m, n in chosen_names.items()
+        if n != ("identity" if fitted and n == "identity" else protocol.backbones.get(m, ("identity", {}))[0])
     ]
     for part, filled in settings.items():
         usual = {name: h.default for name, h in declared[part].items()}
@@ -201,7 +226,8 @@ def setup(
         changes += [f"{part}.{name}={_spell(value)}" for name, value in filled.items() if value != usual[name]]
     if tuned:
         changes = [f"tuned={tuned}"]
-    blueprint = Blueprint(protocol.task, protocol.shapes, method, settings["fuser"], chosen)
+    blueprint = Blueprint(protocol.task, protocol.shapes, method, settings["fuser"], chosen, protocol.rates)
+    held = frozenset(n for n, value in settings["fuser"].items() if value != declared["fuser"][n].default)
     # Setups of one benchmark and the same backbones share one copy of its data.
     parts = [part for part in settings if part not in ("fuser", "train")]
     told = arguments["given"] or {}  # where the data lie is no setting
@@ -209,8 +235,34 @@ def setup(
     known = {} if datasets is None else datasets
     dataset = known.setdefault(key, Dataset(benchmark_name, protocol, chosen))
     return Setup(
-        benchmark_name, dataset.benchmark, dataset, blueprint, recipe, names, settings, code, changes, tuned, arguments
+        benchmark_name,
+        dataset.benchmark,
+        dataset,
+        blueprint,
+        recipe,
+        names,
+        settings,
+        code,
+        changes,
+        tuned,
+        arguments,
+        held,
     )
+
+
+def _of_estimator(recipe: Recipe, name: str) -> Recipe:
+    """What of a recipe an estimator follows: missing modalities in training. Of steps and rates it knows nothing.
+
+    Raises:
+        UsageError: it asks for what changes a row's meaning and is of networks alone.
+    """
+    if recipe.precision != "float32":
+        raise UsageError(f"{name} is fitted on the CPU in double precision: leave --train.precision out")
+    if recipe.modality_dropout:
+        raise UsageError(
+            f"{name} meets each sample once: --train.missing hides modalities from it, not modality_dropout"
+        )
+    return Recipe(missing=recipe.missing, quick=recipe.quick, lr=(recipe.lr[0],))
 
 
 def _content(name: str, value: Any) -> Any:

@@ -58,7 +58,7 @@ def plan_runs(
             found.train.append(run)
         elif wanted <= set(old.scores):
             found.done.append(old)
-        elif store.path_of(results, run).with_suffix(".safetensors").is_file():
+        elif store.path_of(results, run).with_suffix(setup.kept).is_file():
             found.evaluate.append(old)
         else:
             found.train.append(run)
@@ -164,7 +164,7 @@ class Outcome:
 
 def sized(plan: Plan, where: torch.device, stack: int | None = None) -> Plan:
     """The plan with its number of members a program, as asked for or as measured on `where`."""
-    if stack or not plan.train:
+    if stack or not plan.train or plan.setup.is_estimator:
         return replace(plan, stack=stack)
     if where.type == "cuda" and not torch.cuda.is_available():  # the GPUs are those of the cluster
         return plan
@@ -229,6 +229,8 @@ def _share_of_gpu(stack: int | None, where: torch.device, workers: int) -> int |
 
 def _block(setup: Setup, stack: int | None, where: torch.device, share: int) -> int:
     """Runs a job: whole programs."""
+    if setup.is_estimator:
+        return setup.benchmark.seeds  # those of a fold, which share a choice on validation
     rates = len(setup.recipe.lr)
     if where.type == "cuda":
         return share if stack is None else min(share, max(1, stack // rates))

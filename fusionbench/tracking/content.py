@@ -103,11 +103,12 @@ def of_record(item: Record, results: Path, artifacts: bool = False) -> Content:
     }
     series: dict[str, list[tuple[int, float]]] = {}
     for lr, history in item.history.items():
+        tried = lr if "=" in lr else f"lr {float(lr):g}"  # an estimator's settings, or a learning rate
         for entry in history:
             for name, shown in (("loss", "training loss"), ("score", "validation score")):
                 value = entry.get(name)
                 if value is not None and math.isfinite(value):
-                    series.setdefault(legal(f"{shown}/lr {float(lr):g}"), []).append((int(entry["step"]), float(value)))
+                    series.setdefault(legal(f"{shown}/{tried}"), []).append((int(entry["step"]), float(value)))
     tags = {"kind": "run", "run id": item.run.id, **_origin(item), **({"error": item.error} if item.error else {})}
     text = serialised(item, indent=1)
     own = store.path_of(results, item.run)
