@@ -20,9 +20,11 @@ def page() -> str:
         plugin = registry.load("fusers", name)
         text = inspect.cleandoc(sys.modules[plugin.__module__].__doc__ or "")
         summary, _, rest = text.partition("\n")
-        model = harness.setup("watch", name).blueprint.build(0, {}, 1000)
-        count = sum(p.numel() for p in model.fuser.parameters())
-        lines.append(f"| [{name}](#{name}) | {count:,} | {summary} |")
+        setup = harness.setup("watch", name)
+        count = "fitted in one call"
+        if not setup.is_estimator:
+            count = f"{sum(p.numel() for p in setup.blueprint.build(0, {}, 1000).fuser.parameters()):,}"
+        lines.append(f"| [{name}](#{name}) | {count} | {summary} |")
         sections += ["", f"## {name}", "", summary]
         if rest.strip():
             sections += ["", rest.strip()]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fusionbench.api import Batch, Estimator, Stream, Streams, log_probabilities, prior, summaries
+from fusionbench.api import Batch, Estimator, Spec, Stream, Streams, log_probabilities, prior, summaries
 
 REACH = 4  # frames on either side of the one that is answered
 Rows = dict[str, np.ndarray]  # modality -> (n, D), NaN where the sample has nothing real of it
@@ -31,7 +31,7 @@ class Table(Estimator):
     def fit(self, train: Batch, val: Batch, seed: int) -> None:
         self.prior = prior(train, self.spec)
         self.channels = {m: channels_of(train.streams[m]) for m in self.spec.dims}
-        self.single = {m: train.streams[m].x.shape[1] == 1 for m in self.spec.dims}
+        self.single = {m: bool((train.streams[m].mask.sum(1) <= 1).all()) for m in self.spec.dims}
         real = _seen(dict(train.streams), self.spec.dims)
         keep = (train.y_mask.numpy() & real[:, None]).ravel()
         y = train.y.numpy().reshape(len(keep), -1)[keep]
@@ -96,28 +96,26 @@ class BySet(Table):
         self._model(tuple(x))
 
     def answer(self, x: Rows) -> np.ndarray:
-        there = np.stack([~np.isnan(rows[:, 0]) for rows in x.values()], 1)  # (n, M)
-        answers = np.empty((len(there), self.spec.out))
-        for pattern in np.unique(there, axis=0):
+        present = np.stack([there(rows) for rows in x.values()], 1)  # (n, M)
+        answers = np.empty((len(present), self.spec.out))
+        for pattern in np.unique(present, axis=0):
             names = tuple(m for m, has in zip(x, pattern, strict=True) if has)
-            who = (there == pattern).all(1)
-            model = self._model(names)
-            answers[who] = self.prior if model is None else self.ask(model, marked({m: x[m][who] for m in names}))
+            who = (present == pattern).all(1)
+            model = self._model(names) if names else None
+            if model is None:
+                answers[who] = self.prior
+            else:
+                found = outputs(model, marked({m: x[m][who] for m in names}), self.spec)
+                answers[who] = to_answers(found, self.spec)
         return answers
-
-    def ask(self, model: Any, rows: np.ndarray) -> np.ndarray:
-        """(n, out): log-probabilities, or values."""
-        if self.spec.kind == "classify":
-            return log_probabilities(model.predict_proba(rows), model.classes_, self.spec.out)
-        return np.asarray(model.predict(rows)).reshape(len(rows), self.spec.out)
 
     def _model(self, names: tuple[str, ...]) -> Any:
         """The model of this set; None where training has nothing to tell answers apart by."""
         if names not in self.models:
-            there = np.stack([~np.isnan(self.x[m][:, 0]) for m in names])
-            who = there.any(0)
-            if self.complete and 2 * there.all(0).sum() >= who.sum():
-                who = there.all(0)
+            present = np.stack([there(self.x[m]) for m in names])  # (modalities, n)
+            who = present.any(0)
+            if self.complete and 2 * present.all(0).sum() >= who.sum():
+                who = present.all(0)
             y = self.y[who]
             enough = len(y) > 1 and (self.spec.kind == "regress" or len(np.unique(y)) > 1)
             rows = marked({m: self.x[m][who] for m in names})
@@ -125,7 +123,26 @@ class BySet(Table):
         return self.models[names]
 
     def learned(self) -> int:
-        return size(self.models[tuple(self.x)]) if self.fitted else 0
+        return model_size(self.models[tuple(self.x)]) if self.fitted else 0
+
+
+def there(rows: np.ndarray) -> np.ndarray:
+    """(n,) is the modality there?"""
+    return ~np.isnan(rows[:, 0])
+
+
+def outputs(model: Any, rows: np.ndarray, spec: Spec) -> np.ndarray:
+    """(n, out) probabilities, zero of a class that training lacked, or values, of a scikit-learn model."""
+    if spec.kind == "regress":
+        return np.asarray(model.predict(rows)).reshape(len(rows), -1)
+    found = np.zeros((len(rows), spec.out))
+    found[:, model.classes_] = model.predict_proba(rows)
+    return found
+
+
+def to_answers(found: np.ndarray, spec: Spec) -> np.ndarray:
+    """Probabilities as logarithms, floored; values as they are."""
+    return log_probabilities(found, np.arange(spec.out), spec.out) if spec.kind == "classify" else found
 
 
 def plain(y: np.ndarray) -> np.ndarray:
@@ -139,7 +156,7 @@ def marked(x: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.concatenate(parts, 1)
 
 
-def size(model: Any) -> int:
+def model_size(model: Any) -> int:
     """Numbers that a scikit-learn model has learned: thresholds and values of trees, or coefficients; 0 for None."""
     model = getattr(model, "steps", [(None, model)])[-1][1]  # the last of a pipeline
     if hasattr(model, "estimators_"):

@@ -22,7 +22,7 @@ class Forest(BySet):
         self,
         spec: Spec,
         *,
-        trees: Annotated[int, Range(50, 500), "trees"] = 200,
+        trees: Annotated[int, Range(50, 500), "trees"] = 100,
         leaf: Annotated[int, Range(1, 20, log=True), "least samples a leaf"] = 1,
         share: Annotated[float, Range(0.02, 1.0, log=True), "share of the columns that a split chooses from"] = 0.1,
     ) -> None:

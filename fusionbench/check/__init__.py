@@ -19,18 +19,31 @@ from typing import Any, Literal
 import torch
 
 from fusionbench import registry
-from fusionbench.check import backbones, benchmarks, corruptions, fusers
+from fusionbench.api import Estimator
+from fusionbench.check import backbones, benchmarks, corruptions, estimators, fusers
 from fusionbench.check._tools import Check, NotApplicable
 from fusionbench.errors import UsageError, unknown
 
-__all__ = ["BACKBONE", "BENCHMARK", "CHECKS", "CORRUPTION", "FUSER", "NotApplicable", "Report", "Result", "report"]
+__all__ = [
+    "BACKBONE",
+    "BENCHMARK",
+    "CHECKS",
+    "CORRUPTION",
+    "ESTIMATOR",
+    "FUSER",
+    "NotApplicable",
+    "Report",
+    "Result",
+    "report",
+]
 
 FUSER: list[Check] = fusers.CHECKS
+ESTIMATOR: list[Check] = estimators.CHECKS
 BACKBONE: list[Check] = backbones.CHECKS
 BENCHMARK: list[Check] = benchmarks.CHECKS
 CORRUPTION: list[Check] = corruptions.CHECKS
 
-#: kind -> its checks, in the order in which they run
+#: kind -> its checks, in the order in which they run; of a fuser that is an `Estimator`: `ESTIMATOR`
 CHECKS = {"fusers": FUSER, "backbones": BACKBONE, "benchmarks": BENCHMARK, "corruptions": CORRUPTION}
 
 Status = Literal["passed", "failed", "excused", "not applicable"]
@@ -110,13 +123,13 @@ def report(kind: str, plugin: str | type, only: Collection[str] = ()) -> Report:
     """
     if kind not in CHECKS:
         raise unknown("kind of plugin", kind, CHECKS)
-    checks = {check.__name__: check for check in CHECKS[kind]}
-    for name in only:
-        if name not in checks:
-            raise unknown(f"check of {kind}", name, checks)
     target = registry.load(kind, plugin) if isinstance(plugin, str) else plugin
     title = registry.plugin_name(plugin) if isinstance(plugin, str) else plugin.__name__
     _expect_kind(kind, target, title)
+    checks = {check.__name__: check for check in (ESTIMATOR if issubclass(target, Estimator) else CHECKS[kind])}
+    for name in only:
+        if name not in checks:
+            raise unknown(f"check of {kind}", name, checks)
     declared: Any = target
     excuses: Mapping[str, str] = declared.known_failures
     results = [_stray_excuse(name, checks) for name in excuses if name not in checks]
