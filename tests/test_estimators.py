@@ -150,7 +150,7 @@ def test_test_samples_are_not_looked_at() -> None:
 
 
 def test_a_search_fits_and_prunes(tmp_path: Path) -> None:
-    setup = harness.setup("toy_xor", "late_forest", given=TOY)
+    setup = harness.setup("toy_xor", "linear", given=TOY)
     events = list(search.tune(setup, tmp_path, trials=3, folds=[0], inner=2, seeds=1))
     tuned = events[-1]
     assert isinstance(tuned, search.Tuned)

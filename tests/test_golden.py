@@ -24,7 +24,7 @@ from fusionbench.metrics import METRICS
 
 FILE = Path(__file__).with_name("golden.json")
 DIMS = {"audio": 5, "video": 4}
-#: An estimator's answers are scikit-learn's, and change with it.
+#: Estimators are left out: their numbers are a library's, and change with its versions.
 NETWORKS = [name for name in registry.names("fusers") if issubclass(registry.load("fusers", name), Fuser)]
 KEYS = [
     *(f"fuser {name} {clock}" for name in NETWORKS for clock in ("clip", "per frame")),

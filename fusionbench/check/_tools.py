@@ -28,11 +28,11 @@ class NotApplicable(Exception):
 
 
 def smallest(plugin: type) -> dict[str, Any]:
-    """The cheapest `width` (or `size` of a picture) that it declares: every other hyper-parameter keeps its default."""
+    """The cheapest `width` (`size` of a picture, `trees`, `rounds`) that it declares; all else keeps its default."""
     return {
         name: declared.parse(min(declared.domain.corners()))
         for name, declared in hparams.read(plugin).items()
-        if name in ("width", "size") and declared.domain
+        if name in ("width", "size", "trees", "rounds") and declared.domain
     }
 
 

@@ -96,12 +96,16 @@ def _facts(kind: str, plugin: Any, name: str, benchmark: str) -> list[str]:
         from fusionbench import check, harness
 
         setup = harness.setup(benchmark, name)
-        model = setup.blueprint.build(0, {}, 1000)
-        own = sum(p.numel() for p in model.fuser.parameters())
-        lines.append(f"Parameters on {benchmark}: {own:,} in the fuser, {_count(model):,} with its backbones")
-        (stacked,) = check.report("fusers", plugin, ["stackable"]).results
-        how = "stacked, many in one program" if stacked.status == "passed" else f"in turn: {stacked.message}"
-        lines.append(f"Members are trained {how}")
+        if setup.is_estimator:
+            tried = "; ".join(f"{n} {', '.join(f'{v:g}' for v in values)}" for n, values in plugin.grid.items())
+            lines.append(f"Fitted in one call; validation chooses from: {tried or 'nothing'}")
+        else:
+            model = setup.blueprint.build(0, {}, 1000)
+            own = sum(p.numel() for p in model.fuser.parameters())
+            lines.append(f"Parameters on {benchmark}: {own:,} in the fuser, {_count(model):,} with its backbones")
+            (stacked,) = check.report("fusers", plugin, ["stackable"]).results
+            how = "stacked, many in one program" if stacked.status == "passed" else f"in turn: {stacked.message}"
+            lines.append(f"Members are trained {how}")
         for preset, settings in plugin.presets.items():
             lines.append(f"Preset {preset}: {' '.join(f'{k}={v}' for k, v in settings.items())}")
     if kind == "benchmarks":

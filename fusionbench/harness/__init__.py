@@ -2,6 +2,7 @@
 
 from fusionbench.harness.evaluate import CHANCE, CLEAN, parse
 from fusionbench.harness.execute import blank, estimate, execute, pick
+from fusionbench.harness.fit import fit, score
 from fusionbench.harness.reproduce import is_reproduced, reproduce, setup_of, submit
 from fusionbench.harness.setup import Dataset, Setup, member_of, setup, splits_of
 
@@ -13,11 +14,13 @@ __all__ = [
     "blank",
     "estimate",
     "execute",
+    "fit",
     "is_reproduced",
     "member_of",
     "parse",
     "pick",
     "reproduce",
+    "score",
     "setup",
     "setup_of",
     "splits_of",

@@ -18,7 +18,7 @@ from fusionbench import engine, hparams
 from fusionbench.api import PROTOCOL, Batch
 from fusionbench.engine import Progress, Trained
 from fusionbench.errors import UsageError
-from fusionbench.harness import costs, fit
+from fusionbench.harness import costs
 from fusionbench.harness.evaluate import (
     CHANCE,
     CLEAN,
@@ -32,6 +32,8 @@ from fusionbench.harness.evaluate import (
     parse,
     training_rates,
 )
+from fusionbench.harness.fit import Fitted, Fitter, costs_of
+from fusionbench.harness.fit import estimate as estimate_fits
 from fusionbench.harness.setup import Setup, member_of, splits_of
 from fusionbench.records import Record, Run, merge, store
 from fusionbench.records.settings import Training
@@ -96,7 +98,7 @@ def estimate(setup: Setup, train: Sequence[Run], conditions: Sequence[str], devi
     """Seconds that training and evaluating these runs may take, from a few steps of one member."""
     where = pick(device)
     if setup.is_estimator:
-        return fit.estimate(setup, train, len(parse(setup, conditions)) + 1)
+        return estimate_fits(setup, train, len(parse(setup, conditions)) + 1)
     data = setup.data.to(where)
     run = train[0]
     splits = splits_of(setup, data, run.fold)
@@ -216,7 +218,7 @@ def _fit(
 ) -> Iterator[Record]:
     """The runs of an estimator, on the CPU; those of `again` on the conditions that they do not have."""
     data = setup.data.to("cpu")
-    fitter = fit.Fitter(setup, data)
+    fitter = Fitter(setup, data)
     spent: dict[str, float | None] = {}
     for old in again:
         model = refit(setup, old, data)
@@ -234,7 +236,7 @@ def _fit(
         model = fitter.run(run)
         chosen, tried = fitter.choose(run.fold)
         if not spent and not setup.recipe.quick:
-            spent = fit.costs_of(model, data)
+            spent = costs_of(model, data)
         case = Case(run, model, splits_of(setup, data, run.fold))
         began = time.perf_counter()
         (found,) = evaluate(setup, [case], data, parse(setup, conditions))
@@ -253,12 +255,12 @@ def _fit(
         yield done
 
 
-def refit(setup: Setup, old: Record, data: Batch) -> fit.Fitted:
+def refit(setup: Setup, old: Record, data: Batch) -> Fitted:
     """The estimator of a record, fitted again from its seed with the settings that were chosen then."""
     settings = {name: value for name, value in old.chosen.items() if name != "validation" and value is not None}
     declared = hparams.read(setup.blueprint.fuser)
     typed = {name: declared[name].parse(value) for name, value in settings.items()}
-    return fit.Fitter(setup, data).fit(old.run.fold, old.run.seed, typed)
+    return Fitter(setup, data).fit(old.run.fold, old.run.seed, typed)
 
 
 def _evaluate_again(setup: Setup, old: Record, data: Batch, results: Path, conditions: Sequence[str]) -> Record:

@@ -262,7 +262,7 @@ def _of_estimator(recipe: Recipe, name: str) -> Recipe:
         raise UsageError(
             f"{name} meets each sample once: --train.missing hides modalities from it, not modality_dropout"
         )
-    return Recipe(missing=recipe.missing, quick=recipe.quick, lr=(recipe.lr[0],))
+    return Recipe(missing=recipe.missing, quick=recipe.quick, lr=(recipe.lr[0],), steps=1, interval=1, batch=1)
 
 
 def _content(name: str, value: Any) -> Any:

@@ -165,7 +165,7 @@ class _Job:
         return len(self.inside) * self.seeds * self.setup.recipe.steps
 
     def build(self, settings: Mapping[str, Mapping[str, Any]]) -> tuple[Blueprint, Recipe]:
-        blueprint = self.setup.blueprint
+        blueprint = self.setup.trained if self.setup.is_estimator else self.setup.blueprint
         backbones = {m: (maker, {**kept, **settings.get(f"backbone.{m}", {})})
                      for m, (maker, kept) in blueprint.backbones.items()}  # fmt: skip
         built = replace(blueprint, settings={**blueprint.settings, **settings.get("fuser", {})}, backbones=backbones)
@@ -249,6 +249,10 @@ def _evaluate(study: Any, job: _Job, company: list[_Running]) -> Iterator[tuple[
         alive = [running for running in company if not running.over]
         if not alive:
             return
+        if job.setup.is_estimator:
+            yield from _fit(job, alive, turn)
+            _prune(study, alive, turn, job.seeds)
+            continue
         members, owners = [], []
         for running in alive:
             blueprint, recipe = job.build(running.settings)
@@ -285,9 +289,34 @@ def _evaluate(study: Any, job: _Job, company: list[_Running]) -> Iterator[tuple[
                 raise
             for running in alive:
                 running.error = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        for running in alive:
-            if turn + 1 < job.seeds and not running.over and not running.default:
-                running.pruned = _worse(running.scores, study)
+        _prune(study, alive, turn, job.seeds)
+
+
+def _fit(job: _Job, alive: list[_Running], turn: int) -> Iterator[tuple[int, int]]:
+    """Fits an estimator on each inner fold of a seed; a fit counts as one step."""
+    done = 0
+    for running in alive:
+        blueprint, _ = job.build(running.settings)
+        for number, (train, val) in enumerate(job.inside):
+            running.curves[turn, number] = []
+            try:
+                fitted = harness.fit(blueprint, job.data, train, val, turn, job.setup.recipe.missing)
+                running.note((turn, number), harness.score(fitted, job.data[val]))
+            except Exception as error:  # sampled settings may be impossible; the defaults may not
+                if running.default:
+                    raise
+                running.error = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                break
+            running.left.add((turn, number))
+            running.steps, done = running.steps + 1, done + 1
+            yield turn, done
+
+
+def _prune(study: Any, alive: list[_Running], turn: int, seeds: int) -> None:
+    """After each seed but the last, whoever is worse than the best by now."""
+    for running in alive:
+        if turn + 1 < seeds and not running.over and not running.default:
+            running.pruned = _worse(running.scores, study)
 
 
 def _worse(scores: list[float], study: Any) -> bool:

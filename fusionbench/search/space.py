@@ -58,7 +58,7 @@ def declared(setup: Setup, given: Mapping[str, Mapping[str, Any]]) -> dict[str, 
     """
     parts: dict[str, Any] = {"fuser": setup.blueprint.fuser}
     parts |= {f"backbone.{m}": maker for m, (maker, _) in setup.blueprint.backbones.items()}
-    parts["train"] = Recipe
+    parts |= {} if setup.is_estimator else {"train": Recipe}
     held = {f"{part}.{name}" for part, values in given.items() for name in values} | set(HELD)
     if setup.benchmark.task.kind == "regress":
         held.add("train.label_smoothing")  # there is no cross-entropy
