@@ -156,7 +156,7 @@ def setup(
     def prepare(part: str, target: Any, owner: str, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
         declared[part] = hparams.read(target)
         filled = hparams.fill(declared[part], {**(extra or {}), **given.pop(part, {})}, owner)
-        settings[part] = {n: _content(n, value) for n, value in filled.items() if not declared[part][n].location}
+        settings[part] = {n: _content(n, value) for n, value in filled.items() if _of_a_run(declared[part][n], value)}
         return filled
 
     maker = registry.load("benchmarks", benchmark)
@@ -211,6 +211,11 @@ def setup(
     return Setup(
         benchmark_name, dataset.benchmark, dataset, blueprint, recipe, names, settings, code, changes, tuned, arguments
     )
+
+
+def _of_a_run(hparam: hparams.HParam, value: Any) -> bool:
+    """Where the data lie is no part of it, nor what published runs could not know of and nobody has asked for."""
+    return not hparam.location and not (hparam.added and value == hparam.default)
 
 
 def _content(name: str, value: Any) -> Any:
