@@ -125,7 +125,8 @@ class Operations(TorchDispatchMode):
 def operations(program: Any) -> str:
     """Forward / backward / clip and optimiser, of one step more."""
     forward, backward, update = Operations(), Operations(), Operations()
-    with forward:
+    half = program.recipe.precision == "bf16"
+    with forward, torch.autocast(program.device.type, torch.bfloat16, enabled=half):
         losses = program._losses(program.order[0], program.keys(0), 0.0)
     program.optimiser.zero_grad()
     with backward:
