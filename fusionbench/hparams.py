@@ -48,6 +48,10 @@ class Location:
     """Marks a hyper-parameter that says where the data lie on this machine: no part of what a run is."""
 
 
+class Added:
+    """Marks a hyper-parameter that came after runs were published: at its default it is no part of what a run is."""
+
+
 @dataclass(frozen=True)
 class HParam:
     """One declared hyper-parameter. `domain` guides search only: any value of `type` constructs; words are listed."""
@@ -58,6 +62,7 @@ class HParam:
     domain: Range | Choice | None = None
     help: str = ""
     location: bool = False
+    added: bool = False
 
     def parse(self, value: Any) -> Any:
         """`value` (text from a command line, or a Python value) as this hyper-parameter's type.
@@ -104,7 +109,8 @@ def read(target: Callable[..., Any]) -> dict[str, HParam]:
         domain = next((e for e in extras if isinstance(e, Range | Choice)), None)
         text = next((e for e in extras if isinstance(e, str)), "")
         location = any(e is Location or isinstance(e, Location) for e in extras)
-        found[name] = HParam(name, hint, parameter.default, domain, text, location)
+        added = any(e is Added for e in extras)
+        found[name] = HParam(name, hint, parameter.default, domain, text, location, added)
     return found
 
 

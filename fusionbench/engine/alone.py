@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from fusionbench.api import Batch, Stream
 from fusionbench.engine.answers import gather
@@ -31,12 +34,22 @@ class Alone(Program):
         pairs, y, y_mask = gather(self.data, rows[0])
         streams = {m: Stream(*pair) for m, pair in pairs.items()}
         batch = Batch(streams, y, y_mask, index=rows[0], progress=progress)
-        return self._loss(self.model, streams, batch, keys[0], self.members[0].label_smoothing).unsqueeze(0)
+        of_loss: dict[str, Any] = {"label_smoothing": self.members[0].label_smoothing}
+        if self.balance is not None:
+            of_loss["balance"] = self.balance[0]
+        return self._loss(self.model, streams, batch, keys[0], of_loss).unsqueeze(0)
 
     def _answers(self, data: Batch, rows: Tensor) -> Tensor:
         self.model.eval()
         pairs, y, y_mask = gather(data, rows[0])
-        return self.model(Batch({m: Stream(*pair) for m, pair in pairs.items()}, y, y_mask)).unsqueeze(0)
+        batch = Batch({m: Stream(*pair) for m, pair in pairs.items()}, y, y_mask)
+        answers = functional_call(self.model, self._averaged(), (batch,)) if self.recipe.ema else self.model(batch)
+        return answers.unsqueeze(0)
+
+    def _averaged(self) -> dict[str, Tensor]:
+        """The moving averages by every name that a weight has; nothing where there are none."""
+        found = dict(zip(map(id, self.model.parameters()), self.chosen(), strict=True)) if self.recipe.ema else {}
+        return {n: found[id(p)] for n, p in self.model.named_parameters(remove_duplicate=False) if found}
 
     def _clip(self) -> None:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.members[0].clip)
@@ -44,7 +57,8 @@ class Alone(Program):
 
     def keep(self, better: list[bool]) -> None:
         if better[0]:
-            self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            now = {**self.model.state_dict(), **self._averaged()}
+            self.best = {name: value.detach().clone() for name, value in now.items()}
 
     def weights(self, row: int) -> dict[str, Tensor]:
         return {name: value.cpu() for name, value in (self.best or self.model.state_dict()).items()}

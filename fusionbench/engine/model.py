@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -176,11 +176,27 @@ def _moments(m: str, source: Source, index: Tensor, rows: int = 1024) -> tuple[T
     return _MOMENTS[key]
 
 
-def _cross_entropy(answers: Tensor, batch: Batch, label_smoothing: float | Tensor) -> Tensor:
+def class_weights(task: Task, data: Batch, index: Tensor) -> Tensor:
+    """(out,) the inverse frequency of each class among the labels of the samples at `index`, 1 for the most frequent.
+
+    Raises:
+        UsageError: the task has no classes.
+    """
+    if task.kind != "classify":
+        raise UsageError("train.class_balance needs a task of classes: leave it out for one of values")
+    labels = data.y[index][data.y_mask[index]].long().cpu()
+    counts = torch.bincount(labels, minlength=task.out).clamp(min=1)  # what is never met weighs nothing anyway
+    return (counts.max() / counts).float().to(data.y.device)
+
+
+def _cross_entropy(
+    answers: Tensor, batch: Batch, label_smoothing: float | Tensor, balance: Tensor | None = None
+) -> Tensor:
     logp = answers.float().log_softmax(-1)  # (B, S, out)
     right = logp.gather(-1, batch.y.long().unsqueeze(-1)).squeeze(-1)
     losses = -(1 - label_smoothing) * right - label_smoothing * logp.mean(-1)
-    return masked_mean(losses, batch.y_mask, (0, 1))
+    weight = batch.y_mask if balance is None else batch.y_mask * balance[batch.y.long()]
+    return masked_mean(losses, weight, (0, 1))
 
 
 def _squared(answers: Tensor, batch: Batch, _: float | Tensor) -> Tensor:
@@ -201,7 +217,7 @@ def _concordance(answers: Tensor, batch: Batch, _: float | Tensor) -> Tensor:
 
 
 #: What a metric may declare as its training loss; each is zero where nothing is labelled.
-LOSSES = {
+LOSSES: dict[str, Callable[..., Tensor]] = {
     "cross_entropy": _cross_entropy,
     "squared": _squared,
     "absolute": _absolute,
@@ -209,10 +225,10 @@ LOSSES = {
 }
 
 
-def criterion(task: Task, label_smoothing: float | Tensor = 0.0) -> Criterion:
+def criterion(task: Task, label_smoothing: float | Tensor = 0.0, **balance: Tensor) -> Criterion:
     """The loss that the task's first metric declares, weighted by `y_mask` and never indexed by it.
 
-    `label_smoothing` is of cross-entropy alone.
+    Of cross-entropy alone: `label_smoothing`, and `balance`, a weight (out,) for the samples of each class.
 
     Raises:
         UsageError: there is no such metric or no such loss.
@@ -221,4 +237,4 @@ def criterion(task: Task, label_smoothing: float | Tensor = 0.0) -> Criterion:
     if name not in LOSSES:
         raise unknown(f"loss (of the metric {task.metrics[0]})", name, LOSSES)
     loss = LOSSES[name]
-    return lambda answers, batch: loss(answers, batch, label_smoothing)
+    return lambda answers, batch: loss(answers, batch, label_smoothing, **balance)

@@ -14,7 +14,7 @@ from torch import Tensor
 from fusionbench.api import Batch, Streams, keyed
 from fusionbench.corruptions.missing import drop_modalities
 from fusionbench.engine.answers import chunk
-from fusionbench.engine.model import Blueprint, Model, criterion, statistics
+from fusionbench.engine.model import Blueprint, Model, class_weights, criterion, statistics
 from fusionbench.engine.recipe import Member, Recipe, order, rates_of, schedule
 from fusionbench.metrics import evaluate, oriented
 
@@ -27,16 +27,21 @@ class Program:
     ) -> None:
         self.members, self.data, self.recipe, self.device = members, data, recipe, device
         self.task = blueprint.task
-        models = []
+        models, balance = [], []
         for member in members:
             index = torch.from_numpy(member.train).to(data.y.device)
+            if recipe.class_balance:
+                balance.append(class_weights(blueprint.task, data, index))
             models.append(blueprint.build(member.seed, statistics(data, index), len(member.train)))
         self.order = torch.stack([order(m, recipe.steps, recipe.batch) for m in members], 1).to(device)  # (steps, K, B)
         self.key = torch.tensor([keyed.number("train", m.seed, m.fold) for m in members], dtype=torch.int32).to(device)
         self.rates = rates_of(recipe.missing, list(blueprint.shapes))
         self.zero, self.nan = torch.zeros((), device=device), torch.full((), torch.nan, device=device)
         self._validated()
+        self.balance = torch.stack(balance).to(device) if balance else None  # (K, out)
         self._install([m.to(device) for m in models])
+        self.average = [torch.zeros_like(w) for w in self.weights_now()] if recipe.ema else []
+        self.taken = torch.zeros((), dtype=torch.float64, device=device)  # steps that are in the average
 
     def step(self, step: int) -> Tensor:
         """One optimiser step of every member; their losses (K,)."""
@@ -60,6 +65,9 @@ class Program:
         losses.sum().backward()
         self._clip()
         self.optimiser.step()
+        if self.recipe.ema:
+            torch._foreach_lerp_(self.average, self.weights_now(), 1 - self.recipe.ema)
+            self.taken += 1
         return torch.where(self.dead, self.nan, losses.detach())
 
     def validate(self) -> list[float]:
@@ -89,12 +97,12 @@ class Program:
             chunks = [self._answers(data, rows).float().cpu() for rows in index.split(chunk(data, len(index)), 1)]
         return list(torch.cat(chunks, 1).numpy())
 
-    def _loss(self, model: Any, streams: Streams, batch: Batch, key: Tensor, smoothing: Any) -> Tensor:
+    def _loss(self, model: Any, streams: Streams, batch: Batch, key: Tensor, of_loss: Mapping[str, Any]) -> Tensor:
         """One member's loss on one batch (inside `vmap` when stacked)."""
         with keyed.scope(key):
             hidden = self._hide(streams, batch)
             batch = batch if hidden is streams else replace(batch, streams=hidden)
-            return model(batch, criterion(self.task, smoothing))
+            return model(batch, criterion(self.task, **of_loss))
 
     def _hide(self, streams: Streams, batch: Batch) -> Streams:
         """Training under missingness: fixed by sample (`missing`), drawn anew each step (`modality_dropout`)."""
@@ -126,7 +134,15 @@ class Program:
     def state(self) -> list[Tensor]:
         """Every tensor that a step changes in place."""
         kept = [t for s in self.optimiser.state.values() for t in s.values() if isinstance(t, Tensor)]
-        return [*self.weights_now(), *self._buffers(), *kept, self.dead]
+        averaged = [*self.average, self.taken] if self.recipe.ema else []
+        return [*self.weights_now(), *self._buffers(), *kept, self.dead, *averaged]
+
+    def chosen(self) -> list[Tensor]:
+        """What is validated and kept, as `weights_now`: these, or their moving average without its start at zero."""
+        if not self.recipe.ema:
+            return self.weights_now()
+        share = (1 - self.recipe.ema**self.taken).float()
+        return [average / share for average in self.average]
 
     def weights_now(self) -> list[Tensor]:
         """The parameters themselves, detached."""

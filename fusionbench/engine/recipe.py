@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fusionbench.api import Choice, Range, keyed
 from fusionbench.errors import UsageError
+from fusionbench.hparams import Added
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,8 @@ class Recipe:
     patience: Annotated[int, Range(1, 20), "validations without a better one before stopping"] = 5
     modality_dropout: Annotated[float, Range(0.0, 0.7), "share of modalities hidden in training, one always kept"] = 0.0
     missing: Annotated[str, "training rates of missingness, as audio=0.3,video=0.1, fixed by sample"] = ""
+    class_balance: Annotated[bool, Added, "weigh cross-entropy by the inverse frequency of a class in training"] = False
+    ema: Annotated[float, Added, "decay of the weights' moving average, then validated and kept; 0: none"] = 0.0
     precision: Annotated[str, Choice("float32", "bf16"), "bf16: autocast on CUDA"] = "float32"
     quick: Annotated[bool, "cut short: marked, never ranked"] = False
 
@@ -44,6 +47,7 @@ class Recipe:
             "label_smoothing": 0 <= self.label_smoothing < 1,
             "clip": self.clip > 0,
             "warmup": 0 <= self.warmup <= 1,
+            "ema": 0 <= self.ema < 1,
             "modality_dropout": 0 <= self.modality_dropout < 1,
             "patience": self.patience >= 1,
             **{name: getattr(self, name) >= 0 for name in ("steps", "batch", "interval")},

@@ -21,9 +21,7 @@ class Stacked(Program):
 
     def _install(self, models: list[Model]) -> None:
         self.model = models[0]
-        if (
-            self.device.type == "cuda"
-        ):  # on a CPU it hardly matters, and published numbers stay what they are to the bit
+        if self.device.type == "cuda":  # a CPU hardly gains, and its published numbers stay what they are to the bit
             shorten(self.model)
         shapes = {name: p.shape for name, p in self.model.named_parameters()}
         self.shapes, self.sizes = shapes, [math.prod(s) for s in shapes.values()]
@@ -63,19 +61,23 @@ class Stacked(Program):
 
         def one(
             weights: dict[str, Tensor], pairs: dict[str, Any], y: Tensor, y_mask: Tensor, index: Tensor, key: Tensor,
-            smoothing: Tensor,
+            of_loss: dict[str, Tensor],
         ) -> Tensor:  # fmt: skip
             streams = {m: Stream(*pair) for m, pair in pairs.items()}
             batch = Batch(streams, y, y_mask, index=index, progress=progress)
             call = lambda *args: functional_call(self.model, weights, args)  # noqa: E731
-            return self._loss(call, streams, batch, key, smoothing)
+            return self._loss(call, streams, batch, key, of_loss)
 
         pairs, y, y_mask = gather(self.data, rows)
         weights = {**self._named(self.flat), **self.buffers}
-        return vmap(one)(weights, pairs, y, y_mask, rows, keys, self.smoothing)
+        of_loss = {"label_smoothing": self.smoothing}
+        if self.balance is not None:
+            of_loss["balance"] = self.balance
+        return vmap(one)(weights, pairs, y, y_mask, rows, keys, of_loss)
 
     def _answers(self, data: Batch, rows: Tensor) -> Tensor:
-        return stacked_answers(self.model, {**self._named(self.flat), **self.buffers}, data, rows)
+        (flat,) = self.chosen()
+        return stacked_answers(self.model, {**self._named(flat), **self.buffers}, data, rows)
 
     def _clip(self) -> None:
         assert self.flat.grad is not None
@@ -92,7 +94,8 @@ class Stacked(Program):
 
     def keep(self, better: list[bool]) -> None:
         won = torch.tensor(better, device=self.device)
-        self.best = torch.where(won[:, None], self.flat.detach(), self.best)
+        (flat,) = self.chosen()
+        self.best = torch.where(won[:, None], flat, self.best)
         self.best_buffers = {
             name: torch.where(won.reshape(-1, *[1] * (value.dim() - 1)), value, self.best_buffers[name])
             for name, value in self.buffers.items()
@@ -116,6 +119,8 @@ class Stacked(Program):
         self.best, self.best_buffers = self.best[rows], {n: v[rows] for n, v in self.best_buffers.items()}
         self.smoothing, self.limit, self.key = self.smoothing[rows], self.limit[rows], self.key[rows]
         self.order, self.touched, self.dead = self.order[:, rows], self.touched[rows], self.dead[rows]
+        self.average = [average[rows] for average in self.average]
+        self.balance = None if self.balance is None else self.balance[rows]
         self._validated()
         self._rows()
         for row, state in zip(self.rows, states, strict=True):

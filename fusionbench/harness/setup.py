@@ -168,7 +168,7 @@ def setup(
     def prepare(part: str, target: Any, owner: str, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
         declared[part] = hparams.read(target)
         filled = hparams.fill(declared[part], {**(extra or {}), **given.pop(part, {})}, owner)
-        settings[part] = {n: _content(n, value) for n, value in filled.items() if not declared[part][n].location}
+        settings[part] = {n: _content(n, value) for n, value in filled.items() if _of_a_run(declared[part][n], value)}
         return filled
 
     maker = registry.load("benchmarks", benchmark)
@@ -263,6 +263,11 @@ def _of_estimator(recipe: Recipe, name: str) -> Recipe:
             f"{name} meets each sample once: --train.missing hides modalities from it, not modality_dropout"
         )
     return Recipe(missing=recipe.missing, quick=recipe.quick, lr=(recipe.lr[0],), steps=1, interval=1, batch=1)
+
+
+def _of_a_run(hparam: hparams.HParam, value: Any) -> bool:
+    """Where the data lie is no part of it, nor what published runs could not know of and nobody has asked for."""
+    return not hparam.location and not (hparam.added and value == hparam.default)
 
 
 def _content(name: str, value: Any) -> Any:
