@@ -153,7 +153,7 @@ def test_runs_that_are_judged_together_get_the_answers_that_each_gets_alone(fuse
         splits = harness.splits_of(setup, setup.data, fold)
         splits = replace(splits, test=splits.test[: len(splits.test) - 7 * fold])  # not all of one size
         model = setup.trained.build(seed, evaluation.statistics(setup.data, torch.from_numpy(splits.train)), 100)
-        cases.append(evaluation.Case(setup.run(fold, seed), model, splits))
+        cases.append(evaluation.Case(setup.run(fold, seed), evaluation.Network(model), splits))
     damage = evaluation.parse(setup, ["noise:all:3", "missing:left"])
     alone, together = (evaluation.evaluate(setup, cases, setup.data, damage, together) for together in (False, True))
     for a, b in zip(alone, together, strict=True):
