@@ -18,13 +18,12 @@ import torch
 
 from fusionbench import corruptions
 from fusionbench.api import Batch, Benchmark, Spec, Splits, Stream, Task
+from fusionbench.api.plugins import LIMITS
 from fusionbench.api.types import Source
 from fusionbench.conditions import ALL
 from fusionbench.errors import UsageError
 from fusionbench.metrics import get
 
-#: The largest whole numbers that make sense; each is 1 at least.
-LIMITS = {"folds": 10**5, "seeds": 10**4, "steps": 10**7, "batch": 10**6, "interval": 10**7}
 SIDES = ("train", "val", "test")
 
 

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 from fusionbench.errors import UsageError, unknown
+from fusionbench.paths import path_of
 
 #: kind -> (what one is called, its base class in `fusionbench.api`); a fuser may be an `Estimator` instead
 KINDS = {
@@ -113,22 +114,6 @@ def is_own(name: str) -> bool:
 def is_path(name: str) -> bool:
     """Did the user name a file rather than a plugin?"""
     return name.endswith(".py") or "/" in name or "\\" in name
-
-
-def path_of(name: str) -> Path:
-    """The file or folder that a name means, absolute and without links; it need not exist.
-
-    Raises:
-        UsageError: no file can be called so.
-    """
-    try:
-        path = Path(os.path.realpath(os.path.expanduser(name)))
-        path.stat()
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError) as error:  # a loop of links, a name of 5,000 characters, a zero byte
-        raise UsageError(f"{name[:100]!r} cannot be opened: {getattr(error, 'strerror', None) or error}") from None
-    return path
 
 
 def _refuse_data(name: str) -> None:

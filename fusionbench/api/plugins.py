@@ -17,6 +17,9 @@ from fusionbench.api.layers import masked_mean
 from fusionbench.api.types import Batch, Spec, Splits, Stream, Streams, Task
 from fusionbench.errors import UsageError
 
+#: The largest constants of a benchmark that make sense; each is a whole number, 1 at least.
+LIMITS = {"folds": 10**5, "seeds": 10**4, "steps": 10**7, "batch": 10**6, "interval": 10**7}
+
 Criterion = Callable[[Tensor, Batch], Tensor]
 
 

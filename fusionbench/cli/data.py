@@ -73,12 +73,12 @@ def init_data(folder: Path) -> int:
 
     What it says is a guess: read it, then `fusionbench data check FOLDER`.
     """
-    from fusionbench import registry
     from fusionbench.custom_data import draft
     from fusionbench.errors import UsageError
+    from fusionbench.paths import path_of
     from fusionbench.records import store
 
-    target = registry.path_of(str(folder)) / "benchmark.toml"
+    target = path_of(str(folder)) / "benchmark.toml"
     if target.exists():
         raise UsageError(f"{folder} has a benchmark.toml: delete it first, or go on: fusionbench data check {folder}")
     text = draft.draft(target.parent)

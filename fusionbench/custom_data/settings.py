@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fusionbench.contract import LIMITS
+from fusionbench.api.plugins import LIMITS
 from fusionbench.custom_data import files
 from fusionbench.errors import UsageError, unknown
 
