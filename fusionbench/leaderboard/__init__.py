@@ -5,7 +5,7 @@ from fusionbench.leaderboard.boards import Board, Row, build
 from fusionbench.leaderboard.columns import explain
 from fusionbench.leaderboard.footnotes import footnotes
 from fusionbench.leaderboard.rendering import FORMATS, View, render, render_all
-from fusionbench.leaderboard.sentences import Finding, findings, helps, sentence, verdicts
+from fusionbench.leaderboard.sentences import Finding, chance, findings, helps, sentence, verdicts
 
 __all__ = [
     "FORMATS",
@@ -15,6 +15,7 @@ __all__ = [
     "View",
     "answer",
     "build",
+    "chance",
     "explain",
     "findings",
     "footnotes",
