@@ -228,8 +228,9 @@ def _code_of(source: str, leave_out: Sequence[str] = ()) -> str:
         if number not in inside and line is not None and (not line or line.lstrip().startswith(b"#")):
             lines[number] = None
     for node in nodes:
-        for line, _ in _assigned(node, leave_out):
-            lines[line.lineno - 1 : line.end_lineno] = [None] * ((line.end_lineno or line.lineno) - line.lineno + 1)
+        for said, _ in _assigned(node, leave_out):
+            first, last = said.lineno - 1, said.end_lineno or said.lineno
+            lines[first:last] = [None] * (last - first)
     for node in nodes:
         if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
             text = node.body[0]

@@ -18,7 +18,7 @@ from fusionbench.progress import Advance
 from fusionbench.records import Record
 from fusionbench.records.rows import CHANCE, REFERENCE, BoardRecords, RowRecords, average, plugins, ranking_damage
 from fusionbench.records.rows import boards as sorted_into_boards
-from fusionbench.stats import Fusion, Place, Verdict
+from fusionbench.stats import Fusion, Place, Table, Verdict
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Row:
         ranked: complete, of the newest code and not a quick try; the others stand apart, `lacks` says why.
         clean: the score on undamaged input; conditions: condition -> score; damaged: None where some of it is missing.
         costs: seconds, counts and sizes as the records name them: medians over runs, times of the board's device only.
-        verdicts: measure ("score", "damaged") -> this row against the reference; over_chance: against a constant answer.
+        verdicts: measure ("score", "damaged") -> this row against the reference; over_chance: against chance.
         places: measure or corruption -> where it stands among the default rows.
     """
 
@@ -128,6 +128,7 @@ class Board:
         reference: the label of the row that the others are compared with.
         groups: how many the test resamples; unit: what one is called; reads: what else the benchmark declares.
         fusion: does fusion help here? None where that cannot be asked.
+        tables: measure, corruption or one missing modality -> label -> what a test over several boards needs.
         measure: what orders the rows: the damaged score where there is damage (protocol, section 4), else the clean.
         notes: whole sentences for below the table.
     """
@@ -149,6 +150,7 @@ class Board:
     unit: str
     reads: Reading
     fusion: Fusion | None
+    tables: Mapping[str, Mapping[str, Table]]
     device: str
     pooled: bool
     measure: str = SCORE
@@ -258,6 +260,7 @@ def _board(found: BoardRecords, results: Path, reference: str, here: Here | None
         unit=known.unit,
         reads=reads,
         fusion=known.fusion,
+        tables=known.tables,
         device=device,
         pooled=any(row.records.folds_wanted > 1 for row in rows),
         measure=DAMAGED if any(row.ranked and row.damaged is not None for row in rows) else SCORE,
@@ -272,10 +275,9 @@ def _compare(board: Board, known: Statistics) -> None:
     for row in board.rows:
         row.robustness = robustness(board, row)
         if row.ranked:
-            for of_row, of_board in (
-                (row.verdicts, known.verdicts), (row.over_chance, known.over_chance), (row.places, known.places),
-            ):  # fmt: skip
-                of_row |= {measure: by_label[row.label] for measure, by_label in of_board.items() if row.label in by_label}
+            row.verdicts = {m: found[row.label] for m, found in known.verdicts.items() if row.label in found}
+            row.over_chance = {m: found[row.label] for m, found in known.over_chance.items() if row.label in found}
+            row.places = {m: found[row.label] for m, found in known.places.items() if row.label in found}
 
 
 def _title(found: BoardRecords) -> str:

@@ -149,8 +149,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("detectable", of_verdict("detectable"), as_gap, "down", "tests",
            "The true difference that these groups and seeds find with power .8 at the level that was tested."),
     Column("within-margin", within_margin, plain(str), None, "tests",
-           "Is the difference shown to lie within the benchmark's margin? unattainable: these groups and seeds would not "
-           "show it of two equal rows with power .8."),
+           "Is the difference shown to lie within the benchmark's margin? unattainable: of two equal rows these groups "
+           "and seeds would not show it with power .8."),
     Column("over-chance", over_chance, as_difference, "metric", "tests",
            "The score minus that of a constant answer, and the verdict; all rows are one family."),
     Column("tier", lambda board, row: None if (found := row.places.get(board.measure)) is None else found.tier,

@@ -132,7 +132,8 @@ def _margin(board: Board) -> list[str]:
 
 def _chance(board: Board) -> list[str]:
     """Said where some row does not beat a constant answer."""
-    short = [row.label for row in board.ranked if (v := row.over_chance.get(SCORE)) and v.decision != "better"]
+    tested = {row.label: v for row in board.ranked if (v := row.over_chance.get(SCORE)) and v.decision != "untested"}
+    short = [label for label, v in tested.items() if v.decision != "better"]
     if not short:
         return []
     said = over_chance(board, SCORE)

@@ -16,13 +16,14 @@ from fusionbench.errors import UsageError
 from fusionbench.leaderboard.reading import Reading
 from fusionbench.progress import Advance
 from fusionbench.records import store
-from fusionbench.records.rows import CLEAN, RowRecords
+from fusionbench.records.rows import CLEAN, MISSING, RowRecords
 from fusionbench.records.types import CHANCE, condition_of
 from fusionbench.stats import Components, Fusion, Interval, Place, Table, Verdict
-from fusionbench.stats.tests import judged
 
 #: The two measures that are tested: on undamaged input, and the mean over the board's damage.
 SCORE, DAMAGED = "score", "damaged"
+#: One modality taken from every sample, mean over modalities: what is compared over data sets beside the clean score.
+ONE_MISSING = "one modality missing"
 #: Up to so many default rows every pair is compared, which places need.
 MOST = 60
 
@@ -62,6 +63,7 @@ class Statistics:
         over_chance: measure -> label -> that ranked row against the constant answer, all in one family.
         places: measure or corruption -> label -> where a ranked default row stands, by one family of all their pairs.
         fusion: does fusion help on undamaged input? None where a side has no row.
+        tables: measure, corruption or `ONE_MISSING` -> label -> the table of a ranked row.
         unit: what one group is called.
     """
 
@@ -70,6 +72,7 @@ class Statistics:
     over_chance: dict[str, dict[str, Verdict]] = field(default_factory=lambda: {SCORE: {}, DAMAGED: {}})
     places: dict[str, dict[str, Place]] = field(default_factory=lambda: {SCORE: {}, DAMAGED: {}})
     fusion: Fusion | None = None
+    tables: dict[str, dict[str, Table]] = field(default_factory=lambda: {SCORE: {}, DAMAGED: {}})
     unit: str = "group"
 
 
@@ -81,7 +84,7 @@ def measured(
     found = Statistics()
     metric = rows[0].first.metrics[0]
     up = metrics.get(metric).higher_is_better
-    tables: dict[str, dict[str, Table]] = {SCORE: {}, DAMAGED: {}}  # measure or corruption -> label -> table
+    tables = found.tables
     for number, row in enumerate(rows):
         clean, conditions = tables_of(row, results, metric) if row.seeds else (None, {})
         advance(number + 1, len(rows))
@@ -103,7 +106,7 @@ def measured(
             varies=stats.variance_components(clean, metric),
         )
         if row.ranked:
-            for name, table in {SCORE: clean, **means}.items():
+            for name, table in {SCORE: clean, **means, **_one_missing(row, conditions)}.items():
                 tables.setdefault(name, {})[row.label] = table
     found.unit = _unit(rows, found, reads.unit)
     family_of = {row.label: row.family for row in rows if row.ranked}
@@ -116,7 +119,7 @@ def measured(
         if measure in (SCORE, DAMAGED) and known and chance is not None:
             found.over_chance[measure] = _over_chance(known, chance, **how)
         defaults = {n: t for n, t in known.items() if family_of[n] == "default rows"}
-        if 1 < len(defaults) <= MOST:
+        if measure != ONE_MISSING and 1 < len(defaults) <= MOST:
             found.places[measure] = stats.tiers(defaults, **how).places
     found.fusion = does_fusion_help([row for row in rows if row.ranked], tables[SCORE], results, reads.margin, **how)
     return found
@@ -129,6 +132,14 @@ def _means(levels: Mapping[Condition, Sequence[Table]]) -> dict[str, Table]:
     return {DAMAGED: mean_table(levels.values())} | {name: mean_table(same) for name, same in by_name.items()}
 
 
+def _one_missing(row: RowRecords, conditions: Mapping[Condition, Table]) -> dict[str, Table]:
+    """The mean over each modality's absence from every sample, where all of them were evaluated."""
+    modalities = list(row.first.run.backbones)
+    gone = [conditions.get(Condition(MISSING, (m,), None)) for m in modalities]
+    whole = [table for table in gone if table is not None]
+    return {ONE_MISSING: mean_table([[table] for table in whole])} if len(whole) == len(modalities) > 1 else {}
+
+
 def _effects(clean: Table, conditions: Mapping[Condition, Table], reads: Reading, up: bool) -> dict[Condition, Verdict]:
     """Each condition against undamaged input, in one family; the same trained models answer both, so seeds are paired.
 
@@ -137,7 +148,7 @@ def _effects(clean: Table, conditions: Mapping[Condition, Table], reads: Reading
     pairs = {str(c): (str(c), CLEAN) for c in conditions}
     found = {str(c): stats.difference(table, clean, clean.seeds > 1) for c, table in conditions.items()}
     how: dict[str, Any] = {"higher_is_better": up, "unit": reads.unit, "settle": False}
-    verdicts = judged(pairs, found, "conditions", reads.margin, 0.05, **how)
+    verdicts = stats.judged(pairs, found, "conditions", reads.margin, 0.05, **how)
     return {c: verdicts[str(c)] for c in conditions}
 
 
@@ -146,7 +157,7 @@ def _over_chance(known: Mapping[str, Table], chance: float, **how: Any) -> dict[
     first = next(iter(known.values()))
     by_fold = np.full((2, first.by_fold.shape[1]), chance)  # as if of two seeds: it has no seed of its own
     constant = replace(first, by_fold=by_fold, values=lambda weights: np.full((len(weights), 2), chance))
-    return stats.family({**known, CHANCE: constant}, CHANCE, "against chance", **how)
+    return stats.family({**known, CHANCE: constant}, CHANCE, "rows against chance", **how)
 
 
 def does_fusion_help(

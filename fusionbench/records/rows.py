@@ -18,6 +18,8 @@ from fusionbench.records.types import CHANCE, CLEAN, condition_of
 ALONE, LATE, REFERENCE = "unimodal", "late_average", "concat"
 #: One modality alone by a forest, which a fused network has to exceed as well.
 ALONE_FOREST = "unimodal_forest"
+#: What stands at 1 where data sets are put on one scale, chance at 0.
+ANCHOR = "forest"
 #: The setting of a fuser that looks at one modality.
 MODALITY = "modality"
 QUICK = "quick"
