@@ -14,10 +14,8 @@ from fusionbench.leaderboard.rendering import FORMATS, csv_text, latex_text, mar
 
 #: How `tabulate` calls what it can draw, and how a text is escaped there.
 DRAWN: dict[str, tuple[str, Callable[[str], str]]] = {
-    "markdown": ("pipe", markdown_text),
-    "latex": ("latex_raw", latex_text),
-    "html": ("html", escape),
-}
+    "markdown": ("pipe", markdown_text), "latex": ("latex_raw", latex_text), "html": ("html", escape),
+}  # fmt: skip
 NOTHING = "There are no two benchmarks of one kind with the same complete rows yet: fusionbench compare -b NAME"
 
 
