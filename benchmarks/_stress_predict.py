@@ -64,6 +64,11 @@ class WristStress(Benchmark):
         "gap:eda",
         "gap:all",
     )
+    unit = "person"
+    # A person has about a hundred windows here: two of them, ten seconds of the label's clock.
+    margin = 0.02
+    domain = "stress"
+    role = "development"
 
     def __init__(
         self,

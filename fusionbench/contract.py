@@ -11,14 +11,14 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 
 from fusionbench import corruptions
 from fusionbench.api import Batch, Benchmark, Spec, Splits, Stream, Task
-from fusionbench.api.plugins import LIMITS
+from fusionbench.api.plugins import LIMITS, Role
 from fusionbench.api.types import Source
 from fusionbench.conditions import ALL
 from fusionbench.errors import UsageError
@@ -146,6 +146,13 @@ def _constants(benchmark: Benchmark, name: str) -> None:
             raise UsageError(f"{name}: the backbone of {m} is (name, settings), not {chosen!r}")
     if not isinstance(benchmark.version, str) or not benchmark.version:
         raise UsageError(f"{name}: version is a text, not {benchmark.version!r}")
+    if benchmark.margin is not None and not _positive(benchmark.margin):
+        raise UsageError(f"{name}: margin is a difference of {task.metrics[0]} above 0, not {benchmark.margin!r}")
+    for word in ("unit", "domain"):
+        if not isinstance(getattr(benchmark, word), str):
+            raise UsageError(f"{name}: {word} is a word, not {getattr(benchmark, word)!r}")
+    if benchmark.role not in get_args(Role):
+        raise UsageError(f"{name}: role is one of {', '.join(get_args(Role))}, not {benchmark.role!r}")
     for spelling in benchmark.corruptions:
         corruptions.parse(spelling, list(shapes))
 

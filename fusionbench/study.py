@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fusionbench import registry
+from fusionbench import hparams, registry
 from fusionbench.errors import UsageError, unknown
-from fusionbench.records.rows import ALONE, LATE, REFERENCE
+from fusionbench.records.rows import ALONE, LATE, MODALITY, REFERENCE
 
 if TYPE_CHECKING:
     from fusionbench.harness import Dataset, Setup
@@ -82,9 +82,11 @@ class Study:
         for name in self.options:
             if name not in map(registry.plugin_name, chosen):
                 raise unknown("fuser of this comparison", name, map(registry.plugin_name, chosen))
-        rows = [(name, self.options.get(registry.plugin_name(name), {})) for name in chosen if name != ALONE]
-        if ALONE in chosen:
-            rows += [(ALONE, {**self.options.get(ALONE, {}), "modality": m}) for m in modalities]
+        rows: list[tuple[str, Mapping[str, Any]]] = []
+        for name in chosen:
+            given = self.options.get(registry.plugin_name(name), {})
+            alone = MODALITY in hparams.read(registry.load("fusers", name))  # it stands once a modality
+            rows += [(name, {**given, MODALITY: m}) for m in modalities] if alone else [(name, given)]
         return rows
 
 

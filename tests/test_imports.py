@@ -41,7 +41,7 @@ NAMED = {
     "features": {"identity"},
     "harness": {"identity"},
     "jobs": {"watch"},  # a function of its own
-    "records": {"concat", "late_average", "unimodal"},  # the references of the protocol
+    "records": {"concat", "late_average", "unimodal", "unimodal_forest", "forest"},  # the references of the protocol
     "custom_data": {"identity", "tcn"},
     "study": {"watch"},
 }

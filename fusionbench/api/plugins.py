@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from fusionbench.errors import UsageError
 LIMITS = {"folds": 10**5, "seeds": 10**4, "steps": 10**7, "batch": 10**6, "interval": 10**7}
 
 Criterion = Callable[[Tensor, Batch], Tensor]
+Role = Literal["headline", "development", "synthetic", "exhibit"]
 
 
 class Fuser(nn.Module):
@@ -121,7 +122,14 @@ class Benchmark(ABC):
             "missing:video".
         transductive: the reason, if any statistic of the test people went into the features; shown in every table.
         subject_dependent: the reason, if one person may stand on two sides of a split; the name says so too.
-        unit: what a group is, as tables say it: "person", "video", "engine".
+        unit: what a group is, as tables and sentences say it: "person", "video", "engine".
+        margin: the smallest difference of the first metric that matters, in its own units (.02: two points of
+            accuracy). It is declared before the benchmark is run: a margin that has seen the scores proves nothing.
+            None: nothing is called equivalent.
+        domain: the kind of data ("motion", "affect", "engines"); over many data sets domains weigh the same. Empty:
+            a domain of its own.
+        role: "headline"; "development" where a recipe was chosen on it; "synthetic"; or "exhibit", which shows
+            something and counts nowhere. Sets of different roles are never averaged.
         classes: their names, in the order of the labels.
         skipped: what `load` left out, and why, a line each.
         notes: what `load` has inferred, a line each.
@@ -142,6 +150,9 @@ class Benchmark(ABC):
     transductive: str = ""
     subject_dependent: str = ""
     unit: str = "group"
+    margin: float | None = None
+    domain: str = ""
+    role: Role = "headline"
     classes: Sequence[str] = ()
     skipped: Sequence[str] = ()
     notes: Sequence[str] = ()

@@ -14,7 +14,10 @@ from fusionbench.errors import UsageError, unknown
 #: Which column or array plays which part, unless benchmark.toml says otherwise.
 ROLES = {"label": "y", "label_mask": "y_mask", "id": "id", "group": "group", "fold": "fold", "split": "split"}
 #: Taken over as they are: name -> type.
-CONSTANTS = {"version": str, "seeds": int, "steps": int, "batch": int, "interval": int, "transductive": str}
+CONSTANTS = {
+    "version": str, "seeds": int, "steps": int, "batch": int, "interval": int, "transductive": str, "unit": str,
+    "margin": (int, float),
+}  # fmt: skip
 #: Lists of names, and what may stand for a list of one.
 NAMES = {"label", "metrics", "columns", "corruptions"}
 SETTINGS = {

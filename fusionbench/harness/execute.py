@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 import fusionbench
-from fusionbench import engine, hparams
+from fusionbench import engine, hparams, registry
 from fusionbench.api import PROTOCOL, Batch
 from fusionbench.engine import Progress, Trained
 from fusionbench.errors import UsageError
@@ -190,6 +190,7 @@ def _begun(setup: Setup, run: Run, device: torch.device) -> Record:
         marks=setup.marks,
         complete={"folds": setup.benchmark.folds, "seeds": setup.benchmark.seeds},
         table=list(setup.benchmark.corruptions),
+        reading={name: getattr(setup.benchmark, name) for name in registry.READING},
         versions=_versions(),
         device=_device_name(device),
         created=datetime.now(UTC).isoformat(timespec="seconds"),

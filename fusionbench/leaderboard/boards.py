@@ -11,13 +11,14 @@ from statistics import median
 from fusionbench import metrics, registry
 from fusionbench.conditions import Condition, families
 from fusionbench.errors import UsageError
+from fusionbench.leaderboard.reading import Reading, reading
 from fusionbench.leaderboard.robustness import Robustness, robustness
 from fusionbench.leaderboard.statistics import DAMAGED, SCORE, RowStatistics, Statistics, measured
 from fusionbench.progress import Advance
 from fusionbench.records import Record
 from fusionbench.records.rows import CHANCE, REFERENCE, BoardRecords, RowRecords, average, plugins, ranking_damage
 from fusionbench.records.rows import boards as sorted_into_boards
-from fusionbench.stats import Place, Verdict
+from fusionbench.stats import Fusion, Place, Table, Verdict
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class Row:
         ranked: complete, of the newest code and not a quick try; the others stand apart, `lacks` says why.
         clean: the score on undamaged input; conditions: condition -> score; damaged: None where some of it is missing.
         costs: seconds, counts and sizes as the records name them: medians over runs, times of the board's device only.
-        verdicts: measure ("score", "damaged") -> this row against the reference.
-        places: measure -> where it stands among the default rows.
+        verdicts: measure ("score", "damaged") -> this row against the reference; over_chance: against chance.
+        places: measure or corruption -> where it stands among the default rows.
     """
 
     records: RowRecords
@@ -62,6 +63,7 @@ class Row:
     damaged: float | None = None
     costs: dict[str, float | None] = field(default_factory=dict)
     verdicts: dict[str, Verdict] = field(default_factory=dict)
+    over_chance: dict[str, Verdict] = field(default_factory=dict)
     places: dict[str, Place] = field(default_factory=dict)
     robustness: Robustness = field(default_factory=Robustness)
 
@@ -124,7 +126,9 @@ class Board:
         damage: the conditions that the damaged score averages.
         chance: the score of a constant answer; noise: the SD over seeds of the reference.
         reference: the label of the row that the others are compared with.
-        groups: how many the test resamples; unit: what one is called.
+        groups: how many the test resamples; unit: what one is called; reads: what else the benchmark declares.
+        fusion: does fusion help here? None where that cannot be asked.
+        tables: measure, corruption or one missing modality -> label -> what a test over several boards needs.
         measure: what orders the rows: the damaged score where there is damage (protocol, section 4), else the clean.
         notes: whole sentences for below the table.
     """
@@ -144,6 +148,9 @@ class Board:
     reference: str | None
     groups: int
     unit: str
+    reads: Reading
+    fusion: Fusion | None
+    tables: Mapping[str, Mapping[str, Table]]
     device: str
     pooled: bool
     measure: str = SCORE
@@ -226,9 +233,10 @@ def _board(found: BoardRecords, results: Path, reference: str, here: Here | None
     first = found.first
     metric, damage = first.metrics[0], ranking_damage(found.rows)
     base = _find_reference(found.rows, reference)
-    known = measured(found.rows, results, damage, base, advance)
+    reads = reading(found)
     counting = [r for row in found.rows for r in row.used]
-    chance = [v for r in counting if (v := r.scores.get(CHANCE, {}).get(metric)) is not None]
+    chance = average(v for r in counting if (v := r.scores.get(CHANCE, {}).get(metric)) is not None)
+    known = measured(found.rows, results, damage, base, reads, chance, advance)
     devices = Counter(r.device for r in counting).most_common(1)
     device = devices[0][0] if devices else ""
     rows = [
@@ -245,11 +253,14 @@ def _board(found: BoardRecords, results: Path, reference: str, here: Here | None
         modalities=list(first.run.backbones),
         damage=damage,
         rows=rows,
-        chance=average(chance),
+        chance=chance,
         noise=_noise(rows, base),
         reference=base,
         groups=max((row.groups for row in known.rows.values()), default=0),
         unit=known.unit,
+        reads=reads,
+        fusion=known.fusion,
+        tables=known.tables,
         device=device,
         pooled=any(row.records.folds_wanted > 1 for row in rows),
         measure=DAMAGED if any(row.ranked and row.damaged is not None for row in rows) else SCORE,
@@ -263,11 +274,10 @@ def _compare(board: Board, known: Statistics) -> None:
     """What a row is relative to the others: verdict, place, robustness."""
     for row in board.rows:
         row.robustness = robustness(board, row)
-        for measure in (SCORE, DAMAGED) if row.ranked else ():
-            if verdict := known.verdicts[measure].get(row.label):
-                row.verdicts[measure] = verdict
-            if place := known.places[measure].get(row.label):
-                row.places[measure] = place
+        if row.ranked:
+            row.verdicts = {m: found[row.label] for m, found in known.verdicts.items() if row.label in found}
+            row.over_chance = {m: found[row.label] for m, found in known.over_chance.items() if row.label in found}
+            row.places = {m: found[row.label] for m, found in known.places.items() if row.label in found}
 
 
 def _title(found: BoardRecords) -> str:

@@ -74,7 +74,7 @@ def render_all(boards: Sequence[Board], fmt: str = "table", view: View | None = 
     texts = [render(board, fmt, view, **how) for board in boards]
     if fmt != "csv":
         return "\n".join(texts)
-    return _csv_text([line for one in texts for line in csv.DictReader(io.StringIO(one))])
+    return csv_text([line for one in texts for line in csv.DictReader(io.StringIO(one))])
 
 
 def apart(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
@@ -195,10 +195,11 @@ def _sides(columns: Sequence[Column]) -> list[str]:
 
 def _csv(board: Board, rows: Sequence[Row], columns: Sequence[Column], view: View) -> str:
     """Numbers as they are, undefined ones empty, bounds in columns of their own; no footnotes."""
-    return _csv_text([{name: _flat(value) for name, value in _raw(board, row, columns).items()} for row in rows])
+    return csv_text([{name: _flat(value) for name, value in _raw(board, row, columns).items()} for row in rows])
 
 
-def _csv_text(content: Sequence[Mapping[str, Any]]) -> str:
+def csv_text(content: Sequence[Mapping[str, Any]]) -> str:
+    """Lines of values under one header."""
     out = io.StringIO()
     names = list(dict.fromkeys(name for line in content for name in line))
     writer = csv.DictWriter(out, names, lineterminator="\n", restval="")

@@ -16,6 +16,12 @@ from fusionbench.records.types import CHANCE, CLEAN, condition_of
 #: The reference rows that the protocol names: one modality alone, the average of their answers, plain fusion; the last
 #: is the one that all are compared with unless another is named beforehand.
 ALONE, LATE, REFERENCE = "unimodal", "late_average", "concat"
+#: One modality alone by a forest, which a fused network has to exceed as well.
+ALONE_FOREST = "unimodal_forest"
+#: What stands at 1 where data sets are put on one scale, chance at 0.
+ANCHOR = "forest"
+#: The setting of a fuser that looks at one modality.
+MODALITY = "modality"
 QUICK = "quick"
 #: The corruption that takes whole modalities away, every time; "absent" takes them at a rate.
 MISSING, ABSENT = "missing", "absent"
@@ -105,10 +111,11 @@ class RowRecords:
 
     @property
     def modality(self) -> str | None:
-        """The one modality that a reference row looks at, else None."""
-        if self.first.run.fuser != ALONE:
+        """The one modality that the row looks at, else None: a fuser with a setting of that name sees no other."""
+        settings = self.first.run.hparams.get("fuser", {})
+        if MODALITY not in settings and self.first.run.fuser != ALONE:
             return None
-        return self.first.run.hparams.get("fuser", {}).get("modality") or next(iter(self.first.run.backbones), None)
+        return settings.get(MODALITY) or next(iter(self.first.run.backbones), None)
 
     @property
     def family(self) -> Family:
@@ -250,7 +257,7 @@ def _label(r: Record, short: bool) -> str:
     for change in r.changed:
         if change.part == "benchmark" or (change.part == "train" and QUICK in r.marks and change.name in HURRIED):
             continue  # the board's title says it, or the mark does
-        plain = short and change.part == "fuser" and change.name == "modality"
+        plain = short and change.part == "fuser" and change.name == MODALITY
         words.append(change.value if plain else change.short if short else str(change))
     return f"{r.run.fuser} ({', '.join(words)})" if words else r.run.fuser
 

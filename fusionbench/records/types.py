@@ -75,6 +75,7 @@ class Record:
         code: part -> fingerprint of the plugin's file; data: hash of the dataset; protocol: `api.PROTOCOL`.
         changes: hyper-parameters that differ from their defaults, as `fuser.width=256`.
         table: the damage of the benchmark's own table, as `noise:acc`: the damaged score averages it and nothing else.
+        reading: what the benchmark declared, when it was run, of how its scores are read (`registry.READING`).
         marks: "quick", "transductive", "reconstruction", ...: shown in every table.
         best: condition -> the best reachable primary score, where the benchmark knows it.
         rates: condition -> modality -> realised share of real steps that the damage took.
@@ -96,6 +97,7 @@ class Record:
     marks: list[str] = field(default_factory=list)
     complete: Mapping[str, int] = field(default_factory=dict)
     table: list[str] = field(default_factory=list)
+    reading: Mapping[str, str | float | None] = field(default_factory=dict)
     samples: Mapping[str, int] = field(default_factory=dict)
     best: Mapping[str, float] = field(default_factory=dict)
     rates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)

@@ -10,12 +10,11 @@ A board asks in this order (all of it takes a `Table` a row):
     tiers(rows)                             -> Tiers              places (tier, rank interval) and all pairs' verdicts
     does_fusion_help(single, fused, validation) -> Fusion         both sides chosen on validation, nested by fold
     above_chance(family(rows, chance_row))  -> AboveChance        "nothing beats chance here"
+    one_family(comparisons, name)           -> {key: Verdict}     comparisons of several benchmarks, Holm over all
 
 and `difference(a, b)` gives the one variance behind a verdict, `Difference.sources` what it is made of (people, seeds,
 residual), from which `detectable`, `power_of`, `needed_groups`, `needed_seeds`, `plan` and `resolve` answer questions
 before anything is trained. Over many data sets: `standings`, `beats` and `against_control` on `DataSet`s.
-
-`compare`, `compare_family`, `sentence` and `tied_ranks` are the older test, kept until the boards no longer read them.
 """
 
 from fusionbench.stats.cells import (
@@ -56,6 +55,7 @@ from fusionbench.stats.power import (
     spending,
 )
 from fusionbench.stats.ranks import (
+    FEWEST,
     CriticalDifference,
     critical_difference,
     critical_difference_diagram,
@@ -76,17 +76,19 @@ from fusionbench.stats.robustness import (
     worst_subset,
 )
 from fusionbench.stats.shapley import Help, fusion_help, interactions, shapley, verdict
-from fusionbench.stats.tests import family, holm_steps, interval, interval_of, t_test
+from fusionbench.stats.tests import Comparison, family, holm_steps, interval, interval_of, judged, one_family, t_test
 from fusionbench.stats.tiers import Place, Tiers, tiers
 from fusionbench.stats.variance import Difference, Sources, difference, influence, pooled
 from fusionbench.stats.verdicts import AboveChance, Decision, Verdict, above_chance, describe, settles
 
 __all__ = [
+    "FEWEST",
     "AboveChance",
     "Across",
     "Beats",
     "Cell",
     "Choice",
+    "Comparison",
     "Components",
     "CriticalDifference",
     "DataSet",
@@ -127,9 +129,11 @@ __all__ = [
     "interactions",
     "interval",
     "interval_of",
+    "judged",
     "missingness_area",
     "needed_groups",
     "needed_seeds",
+    "one_family",
     "per_group_scores",
     "plan",
     "pooled",

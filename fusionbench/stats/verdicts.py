@@ -110,7 +110,7 @@ def describe(verdict: Verdict, scale: float = 1.0) -> str:
         return f"{v.a} and {v.b} are not tested: {v.reason}"
     low, high, middle = v.adjusted_low, v.adjusted_high, v.difference
     tail = "; ".join(part for part in (v.about, v.given) if part)
-    within = f" within {v.size}" if v.size > 1 else ""
+    within = f" within {v.size} {v.family}".rstrip() if v.size > 1 else ""
     tested = f"p {spell_p(v.adjusted)}{within}"
     if v.decision in ("better", "worse"):
         if middle < 0:
