@@ -94,6 +94,14 @@ class Backbone(nn.Module):
     def forward(self, stream: Stream) -> Stream:
         """(B, T, *shape) -> (B, T', dim); the mask follows time."""
 
+    def prepare(self, stream: Stream) -> None:
+        """Learns from a fold's training samples, before training, what its buffers hold; most have nothing to learn.
+
+        Called by the harness with a copy of the samples, normalised, on the CPU, at most a few thousand. Parameters
+        stay as they were drawn, buffers keep their shapes: members of several folds are stacked. Not for frozen ones.
+        """
+        return None
+
     def admit(self, stream: Stream, rate: float | None) -> None:
         """Refuses raw media that a frozen encoder is not made for; `rate`: steps a second, where it is known.
 
