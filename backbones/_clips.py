@@ -19,6 +19,7 @@ class Clips(Backbone):
     No gradient goes through it. A sample without a real step stays masked.
     """
 
+    clips_only = True
     mean: Tensor
     sd: Tensor
 

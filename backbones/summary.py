@@ -1,7 +1,7 @@
 """A clip as one step: the summaries that classical rows look at, for networks (`fusionbench.api.summaries`).
 
 Of each channel mean, SD, quartiles, extremes, slope, change from step to step and shares of power in four bands,
-standardised by the training samples. For clip tasks: every step of a task per frame would get the same numbers.
+standardised by the training samples. For clip tasks.
 
 Not compared: the summaries have tests against numpy.
 

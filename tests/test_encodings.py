@@ -206,6 +206,13 @@ def test_saved_weights_answer_as_the_trained_model_did(tmp_path: Path) -> None:
     assert {"noise:left:1", "noise:left:3"} <= set(again.scores)
 
 
+@pytest.mark.parametrize("name", ["summary", "rocket"])
+def test_what_describes_a_clip_is_refused_where_every_frame_is_asked(name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name} makes one step of a clip, affect_sim asks for an answer a frame"):
+        harness.setup("affect_sim", "concat", {"face": name})
+    assert harness.setup("affect_sim", "forest", {"face": name}).names["backbone.face"] == "identity"
+
+
 def test_a_backbone_that_cannot_learn_is_named(data: Batch, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: Any, stream: Stream) -> None:
         raise ZeroDivisionError("no bins")

@@ -77,6 +77,7 @@ class Backbone(nn.Module):
         dim: width of its output's steps.
         frozen: it never trains, so its features are encoded once and kept.
         stepwise: a step of a frozen encoder stands for itself: masked ones need not be encoded.
+        clips_only: it makes one step of a clip, and is refused where an answer a frame is asked for.
         example: (T, *step) of a small stream for the conformance kit, and `example_settings` that suit it.
     """
 
@@ -84,6 +85,7 @@ class Backbone(nn.Module):
     dim: int
     frozen: bool = False
     stepwise: bool = False
+    clips_only: bool = False
     example: tuple[int, ...] = (7, 3)  # odd: strides of 2 meet an incomplete pair
     example_settings: Mapping[str, Any] = {}
 
