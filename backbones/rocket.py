@@ -26,14 +26,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fusionbench.api import Range, Stream, keyed
+from fusionbench.api import Range, Stream, UsageError, keyed
 
 from ._clips import Clips
 
 TAPS, TWOS = 9, 3
 KERNELS = math.comb(TAPS, TWOS)  # 84
 MOST_DILATIONS, MOST_CHANNELS = 32, 9
-EXAMPLES = 256  # training samples that biases are taken from
+EXAMPLES = 512  # training samples that biases, means and SDs are taken from
 
 
 class Rocket(Clips):
@@ -50,6 +50,10 @@ class Rocket(Clips):
         length: Annotated[int, Range(9, 1000, log=True), "samples of a usual clip"] = 100,
     ) -> None:
         super().__init__(shape, channels)
+        if features < KERNELS or length < TAPS:
+            raise UsageError(
+                f"rocket needs at least {KERNELS} features and a length of {TAPS}, not {features}, {length}"
+            )
         self.dilations, self.counts = dilations(length, features // KERNELS)
         kernels = torch.full((KERNELS, TAPS), -1.0)
         for row, twos in zip(kernels, combinations(range(TAPS), TWOS), strict=True):
@@ -64,7 +68,8 @@ class Rocket(Clips):
         there = stream.present.nonzero().flatten()
         if not len(there):
             return
-        clips = self.samples(stream[there[:: -(-len(there) // EXAMPLES)]])
+        stream = stream[there[:: -(-len(there) // EXAMPLES)]]
+        clips = self.samples(stream)
         golden = (1 + math.sqrt(5)) / 2
         numbers = torch.arange(1, self.dim + 1, dtype=torch.float64) * golden % 1
         rows = 0
