@@ -71,6 +71,8 @@ def test_summaries_are_standardised_by_the_training_samples() -> None:
     want = (there - there.mean(0)) / there.std(0, correction=0)
     torch.testing.assert_close(backbone(train).x[train.present, 0], want, rtol=1e-4, atol=1e-4)
     assert backbone(train).mask.flatten().tolist() == train.present.tolist()
+    with pytest.raises(UsageError, match="rocket needs at least 84 features and a length of 9, not 84, 8"):
+        make("rocket", features=84, length=8)
     with pytest.raises(UsageError, match="6 numbers, which are no whole number of samples of 4 channels"):
         make("summary", width=6, channels=4)
 
