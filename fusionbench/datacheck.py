@@ -14,7 +14,6 @@ from fusionbench.api import Batch, Benchmark, Splits, Stream
 from fusionbench.check import benchmarks as kit
 from fusionbench.check._tools import NotApplicable
 from fusionbench.custom_data import leaks
-from fusionbench.engine.model import statistics
 from fusionbench.errors import UsageError
 from fusionbench.harness.evaluate import check_conditions
 from fusionbench.records.rows import REFERENCE
@@ -58,7 +57,7 @@ def _accepted(setup: harness.Setup) -> Batch:
     if not frozen:
         run = setup.runs()[0]
         train = torch.from_numpy(harness.splits_of(setup, data, run.fold).train)
-        setup.trained.build(run.seed, statistics(data, train), len(train))
+        setup.trained.begin(run.seed, data, train)
         check_conditions(setup, run, data, benchmark.corruptions)
     return data
 

@@ -44,6 +44,8 @@ NAMED = {
     "records": {"concat", "late_average", "unimodal", "unimodal_forest", "forest"},  # the references of the protocol
     "custom_data": {"identity", "tcn"},
     "study": {"watch"},
+    "leaderboard": {"summary"},  # a group of columns
+    "stats": {"summary"},  # a function of its own
 }
 
 

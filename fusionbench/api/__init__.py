@@ -20,7 +20,7 @@ from fusionbench.api.layers import (
     softmax_over,
 )
 from fusionbench.api.plugins import Backbone, Benchmark, Context, Corruption, Criterion, Fuser, group_folds
-from fusionbench.api.summaries import summaries, summary_names
+from fusionbench.api.summaries import summaries, summary_names, unrolled
 from fusionbench.api.types import Batch, Source, Spec, Splits, Stream, Streams, Task
 from fusionbench.errors import UsageError
 from fusionbench.hparams import Choice, Location, Range
@@ -73,4 +73,5 @@ __all__ = [
     "softmax_over",
     "summaries",
     "summary_names",
+    "unrolled",
 ]

@@ -81,6 +81,7 @@ class Backbone(nn.Module):
         dim: width of its output's steps.
         frozen: it never trains, so its features are encoded once and kept.
         stepwise: a step of a frozen encoder stands for itself: masked ones need not be encoded.
+        clips_only: it makes one step of a clip, and is refused where an answer a frame is asked for.
         example: (T, *step) of a small stream for the conformance kit, and `example_settings` that suit it.
     """
 
@@ -88,6 +89,7 @@ class Backbone(nn.Module):
     dim: int
     frozen: bool = False
     stepwise: bool = False
+    clips_only: bool = False
     example: tuple[int, ...] = (7, 3)  # odd: strides of 2 meet an incomplete pair
     example_settings: Mapping[str, Any] = {}
 
@@ -97,6 +99,14 @@ class Backbone(nn.Module):
     @abstractmethod
     def forward(self, stream: Stream) -> Stream:
         """(B, T, *shape) -> (B, T', dim); the mask follows time."""
+
+    def prepare(self, stream: Stream) -> None:
+        """Learns from a fold's training samples, before training, what its buffers hold; most have nothing to learn.
+
+        Called by the harness with a copy of the samples, normalised, on the CPU, at most a few thousand. Parameters
+        stay as they were drawn, buffers keep their shapes: members of several folds are stacked. Not for frozen ones.
+        """
+        return None
 
     def admit(self, stream: Stream, rate: float | None) -> None:
         """Refuses raw media that a frozen encoder is not made for; `rate`: steps a second, where it is known.

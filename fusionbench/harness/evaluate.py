@@ -83,7 +83,7 @@ def check_answers(setup: Setup, run: Run, data: Batch) -> None:
     splits = splits_of(setup, data, run.fold)
     few = data[splits.train[:2]]
     try:
-        model = setup.trained.build(run.seed, statistics(data, torch.from_numpy(splits.train).to(data.y.device)), 2)
+        model = setup.trained.begin(run.seed, data, torch.from_numpy(splits.train))
         with torch.no_grad():
             answers = model.to(data.y.device).eval()(few)
     except UsageError:

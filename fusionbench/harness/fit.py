@@ -14,7 +14,7 @@ import torch
 
 from fusionbench import engine
 from fusionbench.api import Batch, Estimator, UsageError
-from fusionbench.engine.model import Blueprint, Model, statistics
+from fusionbench.engine.model import Blueprint, Model
 from fusionbench.engine.recipe import rates_of
 from fusionbench.harness.costs import latency
 from fusionbench.harness.setup import Setup, splits_of
@@ -68,7 +68,7 @@ def fit(blueprint: Blueprint, data: Batch, train: np.ndarray, val: np.ndarray, s
         if len(index) == 0:
             raise UsageError(f"there are no {side} samples")
     began = time.perf_counter()
-    model = blueprint.build(seed, statistics(data, torch.from_numpy(train)), len(train)).eval()
+    model = blueprint.begin(seed, data, torch.from_numpy(train)).eval()
     rates = rates_of(missing, list(blueprint.shapes))
     groups = {name: number for number, name in enumerate(dict.fromkeys(data.groups[i] for i in train))}
     sides = []

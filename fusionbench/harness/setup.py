@@ -204,6 +204,10 @@ def setup(
                 raise UsageError(
                     f"{names['fuser']} takes vectors, a step of {m} is {step}: give it a frozen encoder, --backbone.{m}"
                 )
+        if protocol.task.per_frame and encoder.clips_only:
+            raise UsageError(
+                f"{name} makes one step of a clip, {benchmark_name} asks for an answer a frame: another --backbone.{m}"
+            )
         part = f"backbone.{m}"
         names[part] = registry.plugin_name(name)
         chosen[m] = encoder, prepare(part, encoder, f"{names[part]} ({m})", defaults if name == default else {})
