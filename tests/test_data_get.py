@@ -467,6 +467,7 @@ def test_the_committed_manifests_fit_the_real_files(tmp_path: Path, monkeypatch:
         ("stress_predict", "Stress-Predict-Dataset-main.zip", 284),
         ("stressid", "stressid", 6),
         ("rosmap", "rosmap.zip", 8),
+        ("utd_mhad", "utd_mhad.zip", 1722),
     ):
         assert f"{files} files verified" in data.get(name, real / source), name
 
