@@ -468,6 +468,7 @@ def test_the_committed_manifests_fit_the_real_files(tmp_path: Path, monkeypatch:
         ("stressid", "stressid", 6),
         ("rosmap", "rosmap.zip", 8),
         ("utd_mhad", "utd_mhad.zip", 1722),
+        ("icu2012", "icu2012_set-a.zip", 3997),
     ):
         assert f"{files} files verified" in data.get(name, real / source), name
 
