@@ -144,6 +144,11 @@ def _constants(benchmark: Benchmark, name: str) -> None:
             raise UsageError(f"{name}: backbones names the modality {m!r}, which it does not have")
         if not (isinstance(chosen, tuple) and len(chosen) == 2 and isinstance(chosen[1], Mapping)):
             raise UsageError(f"{name}: the backbone of {m} is (name, settings), not {chosen!r}")
+    for m, channels in benchmark.indicators.items():
+        if m not in shapes or len(shapes[m]) != 1 or not all(_whole(c) and 0 <= c < shapes[m][0] for c in channels):
+            raise UsageError(
+                f"{name}: indicators is modality -> channels of its vectors, from 0, not {m!r}: {channels!r}"
+            )
     if not isinstance(benchmark.version, str) or not benchmark.version:
         raise UsageError(f"{name}: version is a text, not {benchmark.version!r}")
     if benchmark.margin is not None and not _positive(benchmark.margin):

@@ -640,6 +640,11 @@ class EmptyValidation(GoodBenchmark):
         return Splits(splits.train, splits.val[:0], splits.test)
 
 
+@caught_by("benchmarks", "indicators")
+class EveryChannelAnIndicator(GoodBenchmark):
+    indicators: ClassVar = {"right": (0, 1, 2)}
+
+
 # ------------------------------------------------------------------------------------------------------ corruptions
 
 

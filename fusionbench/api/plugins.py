@@ -128,6 +128,9 @@ class Benchmark(ABC):
         folds, seeds: how many a complete row has.
         steps, batch, interval: optimiser steps, samples a step, steps between validations.
         backbones: modality -> (default backbone, its settings); ("identity", {}) unless named.
+        indicators: modality -> channels that say when and whether something was measured (times, observed-flags):
+            damage to values leaves them alone. What was never measured is a real step whose flags are 0; what damage
+            hides is a step under a False mask.
         corruptions: the damage of the default table, as "noise:audio" (severities 1 to 5), "noise:all" or
             "missing:video".
         transductive: the reason, if any statistic of the test people went into the features; shown in every table.
@@ -156,6 +159,7 @@ class Benchmark(ABC):
     batch: int = 32
     interval: int = 25
     backbones: Mapping[str, tuple[str, Mapping[str, object]]] = {}
+    indicators: Mapping[str, Sequence[int]] = {}
     corruptions: Sequence[str] = ()
     transductive: str = ""
     subject_dependent: str = ""
@@ -224,11 +228,13 @@ class Context:
         sd: modality -> (*step) standard deviation over the real steps of the training split.
         rates: modality -> steps a second.
         others: streams of the whole split under damage (for mismatched pairs), or empty.
+        indicators: modality -> channels that are no values (see `Benchmark.indicators`).
     """
 
     sd: Mapping[str, Tensor]
     rates: Mapping[str, float] = field(default_factory=dict)
     others: Streams = field(default_factory=dict)
+    indicators: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 class Corruption(ABC):
@@ -240,6 +246,8 @@ class Corruption(ABC):
         name: as it is spelled, `noise` in `noise:audio:3`.
         announced: does the mask tell that the steps are lost, or is the damage silent?
         level: the data that it is meant for: "feature" (any modality), "crossmodal", "audio", "image", "biosignal".
+        moves: whole steps come from elsewhere, another time or another sample, and bring their indicators along; other
+            damage cannot change indicators.
         ladder: the amount (a number, or a tuple of them) at severities 1, 2, ...; its unit is the class's to say.
     """
 
@@ -247,6 +255,7 @@ class Corruption(ABC):
     name: ClassVar[str]
     announced: ClassVar[bool]
     level: ClassVar[str] = "feature"
+    moves: ClassVar[bool] = False
     ladder: ClassVar[tuple[Any, ...]]
 
     def __init__(self, modality: str = "all") -> None:
@@ -274,7 +283,13 @@ class Corruption(ABC):
                 raise UsageError(f"{self.name}: the stream of {modality} is empty or not finite")
         if severity == 0:
             return dict(streams)
-        return self._damage_all(streams, targets, self.ladder[severity - 1], keys, context)
+        damaged = self._damage_all(streams, targets, self.ladder[severity - 1], keys, context)
+        kept = {} if self.moves else {m: c for m, c in context.indicators.items() if damaged[m] is not streams[m]}
+        for modality, channels in kept.items():
+            x = damaged[modality].x.clone()  # (B, T, D)
+            x[..., list(channels)] = streams[modality].x[..., list(channels)]
+            damaged = {**damaged, modality: Stream(x, damaged[modality].mask)}
+        return damaged
 
     def _damage_all(
         self, streams: Streams, targets: Sequence[str], amount: Any, keys: Mapping[str, Tensor], context: Context

@@ -41,7 +41,7 @@ def check_conditions(setup: Setup, run: Run, data: Batch, conditions: Sequence[s
     few = splits.test[:2]
     streams = dict(data[few].streams)
     sd = {m: s for m, (_, s) in statistics(data, torch.from_numpy(splits.train).to(data.y.device)).items()}
-    context = Context(sd, setup.benchmark.rates, streams)
+    context = Context(sd, setup.benchmark.rates, streams, setup.benchmark.indicators)
     for _, corruption, severity in parse(setup, conditions):
         setup.prepared.damage(streams, few, splits.train, corruption, severity, run.seed, context)
 
@@ -156,7 +156,7 @@ class _Trial:
         task, test, train = setup.benchmark.task, self.test, torch.from_numpy(case.splits.train).to(data.y.device)
         self.y, self.y_mask = test.y.cpu().numpy(), test.y_mask.cpu().numpy()
         sd = {m: s for m, (_, s) in statistics(data, train).items()}
-        self.context = Context(sd, setup.benchmark.rates, dict(test.streams))
+        self.context = Context(sd, setup.benchmark.rates, dict(test.streams), setup.benchmark.indicators)
         self.measured = [*task.metrics, *(CALIBRATION if task.kind == "classify" else ())]
         constant = _constant(task, data.y[train], data.y_mask[train], self.y.shape[1])
         answers = np.broadcast_to(constant, (*self.y.shape[:2], task.out))
