@@ -36,8 +36,8 @@ def compare_command(ctx: click.Context, **options: Any) -> int:
     """Compare fusers: run what is missing, reuse what is there; the tables and the verdicts last.
 
     FUSERS are names or paths, or `all`. Options of one fuser: --jmt.width 256; of all: --train.modality_dropout 0.3,
-    --backbone.acc gru, --backbone.acc.dim 64. Each modality alone, late average and concat are always added. Safe to interrupt and to run
-    again.
+    --backbone.acc gru, --backbone.acc.dim 64. Each modality alone, late average and concat are always added. Safe to
+    interrupt and to run again.
     """
     words, dotted = split([*options.pop("fusers"), *ctx.args])
     study = _study(words, dotted, options)
