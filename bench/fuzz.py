@@ -10,10 +10,6 @@ status 1 if there are any. What is thrown lies in `fuzzing/`.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import importlib
-import os
-import pkgutil
 import random
 import resource
 import shutil
@@ -21,23 +17,18 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import forked
 from fuzzing import CASES
 from fuzzing.commands import RIGHT
 from fuzzing.odd import SMALL
 
-for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ[name] = "1"  # before anything that starts threads: they do not survive a fork
-os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-
 #: Limits of one input: processor time, time by the clock (something that waits for ever), memory beyond the parent's.
 SECONDS, PATIENCE, MEMORY = 60, 300, 4 << 30
-OUT, ERR = ".out", ".err"
 #: A folder as a user has one: runs, quick ones too, published rows, a search.
 ORIGIN = [
     ["run", "--fuser", "gated", "-b", "toy_xor", *SMALL],
@@ -86,9 +77,9 @@ def attempt(seed: int, case: str, origin: Path) -> Finding | None:
         shutil.copytree(origin, folder, dirs_exist_ok=True)
         words = CASES[case](random.Random(seed), folder)
         before = _hidden(folder)
-        status = run(words, folder)
-        out, error = ((folder / name).read_text(errors="replace") for name in (OUT, ERR))
-        left = _hidden(folder) - before - {OUT, ERR, ".origin"}
+        status = forked.run(words, folder, limited)
+        out, error = ((folder / name).read_text(errors="replace") for name in (forked.OUT, forked.ERR))
+        left = _hidden(folder) - before - {forked.OUT, forked.ERR, ".origin"}
         reason = wrong(status, out, error) or (f"left over: {', '.join(sorted(left))}" if left else "")
         return Finding(seed, case, words, status, f"{error}\n{reason}") if reason else None
     finally:
@@ -100,61 +91,12 @@ def _hidden(folder: Path) -> set[str]:
     return {path.name for path in folder.rglob(".*")}
 
 
-def run(words: list[str], folder: Path) -> int:
-    """The command's exit status, negative if a signal ended it."""
-    child = os.fork()
-    if child == 0:
-        _child(words, folder)
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status)
-
-
-def _child(words: list[str], folder: Path) -> None:
-    """Runs the command and never returns."""
-    from fusionbench import cli
-
-    status = 70
-    try:
-        os.chdir(folder)
-        os.environ["FUSIONBENCH_HOME"] = str(folder / "home")
-        for number, name in ((1, OUT), (2, ERR)):
-            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
-        signal.alarm(PATIENCE)
-        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
-        sys.argv = ["fusionbench", *words]
-        cli.main()
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
-                stream.flush()
-        os._exit(status)
-
-
-def import_everything() -> None:
-    """Everything that a command imports, once: a forked process finds it there."""
-    import jinja2  # noqa: F401
-    import optuna  # noqa: F401
-    import safetensors.torch  # noqa: F401
-    import torch._dynamo  # that torch imports when it profiles
-
-    import fusionbench
-    from fusionbench import registry
-
-    torch.set_num_threads(1)
-    for module in pkgutil.walk_packages([str(Path(fusionbench.__file__).parent)], "fusionbench."):
-        if not module.name.endswith("__main__"):
-            with contextlib.suppress(ImportError):  # of an optional library
-                importlib.import_module(module.name)
-    for kind in registry.KINDS:
-        for plugin in registry.names(kind):
-            registry.load(kind, plugin)
+def limited() -> None:
+    """Sets the limits of this process."""
+    signal.alarm(PATIENCE)
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
 
 
 def make_origin(folder: Path) -> Path:
@@ -162,9 +104,9 @@ def make_origin(folder: Path) -> Path:
     import numpy as np
 
     for words in ORIGIN:
-        if status := run(words, folder):
-            raise SystemExit(f"{' '.join(words)} ended with {status}: {(folder / ERR).read_text()}")
-    for name in (OUT, ERR):
+        if status := forked.run(words, folder):
+            raise SystemExit(f"{' '.join(words)} ended with {status}: {(folder / forked.ERR).read_text()}")
+    for name in (forked.OUT, forked.ERR):
         (folder / name).unlink()
     (folder / "plug.py").write_text("x = 1\n")
     (folder / "plug.pyx").write_text("x = 1\n")
@@ -184,7 +126,7 @@ def main() -> int:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     began = time.perf_counter()
-    import_everything()
+    forked.import_everything()
     cases, found = options.only.split(","), list[Finding]()
     with tempfile.TemporaryDirectory(prefix="fuzz-origin-") as name:
         origin = make_origin(Path(name))
