@@ -34,8 +34,10 @@ class Study:
         corruption: conditions besides those of each benchmark's table.
         lattice: also every subset of missing modalities.
         options: fuser -> its hyper-parameters.
+        backbones: modality -> backbone, where not the benchmark's own; for every fuser.
+        backbone: modality -> hyper-parameters of its backbone.
         train, benchmark: hyper-parameters of the training and of the benchmarks.
-        cross: "train.modality_dropout" -> values, every fuser with each of them.
+        cross: "train.modality_dropout" -> values, every fuser with each of them; "backbone.acc" -> backbones.
         references: also each modality alone, late average and concat.
         tuned: with the settings that `fusionbench tune` found for each fold, instead of the defaults.
     """
@@ -47,6 +49,8 @@ class Study:
     corruption: Sequence[str] = ()
     lattice: bool = False
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    backbones: Mapping[str, str] = field(default_factory=dict)
+    backbone: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
     benchmark: Mapping[str, Any] = field(default_factory=dict)
     cross: Mapping[str, Sequence[Any]] = field(default_factory=dict)
@@ -66,11 +70,14 @@ class Study:
                 for values in itertools.product(*self.cross.values()):
                     given: dict[str, dict[str, Any]] = {
                         "fuser": dict(settings), "train": dict(self.train), "benchmark": dict(self.benchmark),
+                        "backbone": dict(self.backbones),
+                        **{f"backbone.{m}": dict(told) for m, told in self.backbone.items()},
                     }  # fmt: skip
                     for name, value in zip(self.cross, values, strict=True):
                         part, _, key = name.rpartition(".")  # backbone.face.dim: dim of backbone.face
                         given.setdefault(part, {})[key] = value
-                    setup = harness.setup(benchmark, fuser, given=given, quick=self.quick, datasets=datasets)
+                    backbones = given.pop("backbone")
+                    setup = harness.setup(benchmark, fuser, backbones, given, self.quick, datasets=datasets)
                     conditions = [*setup.benchmark.corruptions, *self.corruption]
                     conditions += subsets(list(shapes)) if self.lattice else []
                     yield setup, list(dict.fromkeys(conditions))
@@ -111,6 +118,10 @@ def _tables(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_table, value.values()))
 
 
+def _texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
+
+
 def _lists(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(v, list) and v for v in value.values())
 
@@ -122,6 +133,8 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("lattice", "references", "quick", "tuned"), (_flag, "true or false")),
     **dict.fromkeys(("train", "benchmark"), (_table, "a table of hyper-parameters")),
     "options": (_tables, "a table of hyper-parameters for each fuser"),
+    "backbones": (_texts, 'a table of names, as {acc = "gru"}'),
+    "backbone": (_tables, "a table of hyper-parameters for each modality"),
     "cross": (_lists, 'a table of lists, as "train.modality_dropout" = [0, 0.3]'),
 }
 

@@ -12,6 +12,7 @@ from scipy import stats
 
 from fusionbench import harness, jobs, registry, search
 from fusionbench.api import Batch, Estimator, Spec, Stream, UsageError, summaries, summary_names
+from fusionbench.harness import fit
 from fusionbench.records import Record, store
 
 TOY = {"benchmark": {"people": 6}}
@@ -87,6 +88,14 @@ def test_validation_chooses_from_the_grid_and_the_record_says_so(tmp_path: Path)
     assert set(first.run.backbones.values()) == {"identity"}
     assert set(first.run.hparams["train"]) == {"missing", "quick"}
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_of_equal_settings_the_first_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = harness.setup("toy_xor", "forest", given={**TOY, "fuser": {"trees": 20}})
+    monkeypatch.setattr(fit.Fitter, "score", lambda self, model, fold: 0.5)
+    chosen, tried = fit.Fitter(setup, setup.data).choose(0)
+    assert tried == {"leaf=1": 0.5, "leaf=4": 0.5}
+    assert chosen == {"leaf": 1}
 
 
 def test_a_setting_that_is_not_the_default_is_held(tmp_path: Path) -> None:

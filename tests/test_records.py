@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from hashlib import sha256
 from pathlib import Path
@@ -259,6 +260,25 @@ def test_a_half_written_file_is_never_seen(tmp_path: Path) -> None:
         store.write(target, fill)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     assert target.read_bytes() == b"old"
+
+
+def test_what_a_kill_left_over_is_gone_with_the_next_writing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / ".file.new").write_bytes(b"whole, but its writer was killed before it took the other's place")
+    store.write(tmp_path / "file", lambda file: file.write(b"new"))
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"file": b"new"}
+
+
+def test_many_writers_of_one_file_leave_one_whole_file(tmp_path: Path) -> None:
+    def write(number: int) -> None:
+        store.write(tmp_path / "file", lambda file: file.write(str(number).encode() * 1000))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, [1, 2, 3, 4, 5, 6, 7, 8] * 20))
+    ((name, content),) = ((p.name, p.read_text()) for p in tmp_path.iterdir())
+    assert name == "file"
+    assert len(content) == 1000
+    assert len(set(content)) == 1
 
 
 def test_the_record_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

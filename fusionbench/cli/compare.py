@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 def compare_command(ctx: click.Context, **options: Any) -> int:
     """Compare fusers: run what is missing, reuse what is there; the tables and the verdicts last.
 
-    FUSERS are names or paths, or `all`. Options of one fuser: --jmt.width 256; of all: --train.modality_dropout 0.3.
-    Each modality alone, late average and concat are always added. Safe to interrupt and to run again.
+    FUSERS are names or paths, or `all`. Options of one fuser: --jmt.width 256; of all: --train.modality_dropout 0.3,
+    --backbone.acc gru, --backbone.acc.dim 64. Each modality alone, late average and concat are always added. Safe to
+    interrupt and to run again.
     """
     words, dotted = split([*options.pop("fusers"), *ctx.args])
     study = _study(words, dotted, options)
@@ -55,7 +56,9 @@ def _study(fusers: list[str], dotted: dict[str, dict[str, str]], options: dict[s
         return studies.read(options["file"])
     if not fusers:
         raise UsageError("compare what? fusionbench compare concat jmt -b watch")
-    train, benchmark = dotted.pop("train", {}), dotted.pop("benchmark", {})
+    train, benchmark, backbones = (dotted.pop(part, {}) for part in ("train", "benchmark", "backbone"))
+    encoded = [part for part in dotted if part.startswith("backbone.")]
+    backbone = {part.removeprefix("backbone."): dotted.pop(part) for part in encoded}
     quick = options["quick"]
     return studies.Study(
         fusers=fusers,
@@ -65,6 +68,8 @@ def _study(fusers: list[str], dotted: dict[str, dict[str, str]], options: dict[s
         corruption=options["corruption"],
         lattice=options["lattice"],
         options=dotted,
+        backbones=backbones,
+        backbone=backbone,
         train=train,
         benchmark=benchmark,
         cross=_cross(options["cross"]),

@@ -6,8 +6,6 @@ what it carries and writes the records itself. So a job can be given to another 
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -150,15 +148,11 @@ def execute(
         for job, setup in cut(plans, results, 1, where, device=device):
             yield from in_process(job, setup)
         return
-    folder = tempfile.mkdtemp(prefix="fusionbench-")
-    try:
-        import joblib
+    import joblib
 
-        threads = max(1, min(torch.get_num_threads(), joblib.cpu_count() // jobs))
-        pairs = cut(plans, results, jobs, where, device=device, folder=folder, threads=threads)
-        yield from in_processes([job for job, _ in pairs], jobs, threads)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    threads = max(1, min(torch.get_num_threads(), joblib.cpu_count() // jobs))
+    pairs = cut(plans, results, jobs, where, device=device, threads=threads)
+    yield from in_processes([job for job, _ in pairs], jobs, threads)
 
 
 def _estimate(plan: Plan, device: str) -> float:

@@ -99,7 +99,7 @@ class Job:
         package: likewise, of workers on a cluster: `package()`; empty in a process of this machine.
         stack: members a program; None: the worker measures.
         threads: of torch in a worker process; None: as the worker was started.
-        folder: where processes of this machine take their turns on its GPUs, and cluster workers note what they begin.
+        folder: where the workers of a cluster note what they begin.
     """
 
     arguments: Mapping[str, Any]
