@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--no-references", is_flag=True, help="Leave out each modality alone, late average and concat.")
 @click.option("--quick", is_flag=True, help="One fold, one seed, few steps; marked as such and never ranked.")
 @click.option("--tuned", is_flag=True, help="With the settings that `fusionbench tune` found, for every fuser.")
+@click.option("--ensemble", is_flag=True, help="Also the mean of each row's seeds; nothing more is trained.")
 @work.options
 @click.pass_context
 def compare_command(ctx: click.Context, **options: Any) -> int:
@@ -47,7 +48,10 @@ def _study(fusers: list[str], dotted: dict[str, dict[str, str]], options: dict[s
     from fusionbench import study as studies
 
     if options["file"]:
-        words = ("benchmarks", "seeds", "folds", "corruption", "lattice", "cross", "no_references", "quick", "tuned")
+        words = (
+            "benchmarks", "seeds", "folds", "corruption", "lattice", "cross", "no_references", "quick", "tuned",
+            "ensemble",
+        )  # fmt: skip
         if fusers or dotted or any(options[word] for word in words):
             raise UsageError(
                 f"{options['file']} says what is compared: leave fusers, settings and --quick to that file"
@@ -71,6 +75,7 @@ def _study(fusers: list[str], dotted: dict[str, dict[str, str]], options: dict[s
         references=not options["no_references"],
         quick=quick,
         tuned=options.get("tuned", False),
+        ensemble=options.get("ensemble", False),
     )
 
 
@@ -119,12 +124,14 @@ def _obtain(study: Study, options: dict[str, Any]) -> tuple[list[Record], bool]:
     """Every record of the study, the missing ones obtained now, and whether all went well."""
     check_writable(options["results"])
     from fusionbench import jobs
-    from fusionbench.study import plan_study
+    from fusionbench.study import ensembles, plan_study
 
     plans = plan_study(study, options["results"])
     how = {name: options[name] for name in ("device", "jobs", "cluster", "stack", "track_artifacts")}
     done = jobs.perform(plans, options["results"], f"{len(plans)} rows", say=say, track=not options["no_track"], **how)
-    return done.records, done.ok
+    if not study.ensemble:
+        return done.records, done.ok
+    return [*done.records, *ensembles(plans, done.records, options["results"], options["device"])], done.ok
 
 
 @click.command("missing-grid", context_settings={**PASS_ON, "help_option_names": ["-h", "--help"]})

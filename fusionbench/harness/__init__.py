@@ -1,5 +1,6 @@
 """From a setup to records: build, train, select on validation, damage, evaluate, save."""
 
+from fusionbench.harness.ensemble import check_members, ensembles
 from fusionbench.harness.evaluate import CHANCE, CLEAN, parse
 from fusionbench.harness.execute import blank, estimate, execute, pick
 from fusionbench.harness.fit import fit, score
@@ -12,6 +13,8 @@ __all__ = [
     "Dataset",
     "Setup",
     "blank",
+    "check_members",
+    "ensembles",
     "estimate",
     "execute",
     "fit",

@@ -40,6 +40,11 @@ class Plan:
     stack: int | None = None
 
     @property
+    def runs(self) -> list[Run]:
+        """Everything that is asked for."""
+        return [*(r.run for r in [*self.done, *self.evaluate]), *self.train]
+
+    @property
     def todo(self) -> int:
         """How many runs are not done."""
         return len(self.evaluate) + len(self.train)

@@ -25,7 +25,7 @@ def _origin(board: Board) -> list[str]:
     ranked = [row for row in board.rows if row.ranked]
     notes = [f"Protocol {board.protocol}, data {board.data}, code of the benchmark {board.code}."]
     if ranked:
-        seeds, folds = ([getattr(row, name) for row in ranked] for name in ("seeds", "folds"))
+        seeds, folds = ([getattr(row, name) for row in board.own or ranked] for name in ("seeds", "folds"))
         several = f"{text.span(folds)} folds, " if board.pooled else ""
         pooled = ", pooled over the folds of a seed" if board.pooled else ""
         groups = f", {text.counted(board.groups, board.unit)}" if board.groups else ""
@@ -96,6 +96,13 @@ def _reading(board: Board) -> list[str]:
     """Tuning, undefined values, timings, marks."""
     rows, notes = board.rows, []
     ranked = [row for row in rows if row.ranked]
+    if ensembles := [row for row in ranked if row.records.ensemble]:
+        sizes = text.span([row.records.ensemble for row in ensembles])
+        notes.append(
+            f"Ensemble of n: the mean answer of a row's n seeds ({sizes} here), all of which meet the same damage; its "
+            f"parameters and times are the sums of its members'. It is one predictor, so its interval is over "
+            f"{text.plural(board.unit)} alone, and it is compared with ensembles only."
+        )
     budgets = {str(values.tuning(board, row)) for row in ranked if row.records.first.run.budget}
     if budgets:
         equal = "the same budget" if len(budgets) == 1 else "different budgets"

@@ -66,9 +66,13 @@ class Statistics:
 
 
 def measured(
-    rows: Sequence[RowRecords], results: Path, damage: Sequence[Condition], reference: str | None, advance: Advance
+    rows: Sequence[RowRecords],
+    results: Path,
+    damage: Sequence[Condition],
+    references: Mapping[str, str],
+    advance: Advance,
 ) -> Statistics:
-    """The statistics of a board's rows, from their evidence."""
+    """The statistics of a board's rows, from their evidence; `references`: setting -> label."""
     found = Statistics()
     tables: dict[str, dict[str, Table]] = {SCORE: {}, DAMAGED: {}}
     metric = rows[0].first.metrics[0]
@@ -95,10 +99,11 @@ def measured(
                 tables[DAMAGED][row.label] = damaged
     found.unit = _unit(rows, found)
     family_of = {row.label: row.family for row in rows if row.ranked}
+    reference_of = {row.family: references.get(row.setting) for row in rows if row.ranked}
     how: dict[str, Any] = {"higher_is_better": metrics.get(metric).higher_is_better, "unit": found.unit}
     for measure, known in tables.items():
-        if reference in known:
-            for name in dict.fromkeys(family_of.values()):
+        for name, reference in reference_of.items():
+            if reference in known:
                 members = {n: t for n, t in known.items() if n == reference or family_of[n] == name}
                 found.verdicts[measure] |= stats.family(members, reference, name, **how)
         defaults = {n: t for n, t in known.items() if family_of[n] == "default rows"}
