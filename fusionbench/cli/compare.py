@@ -60,6 +60,7 @@ def _study(fusers: list[str], dotted: dict[str, dict[str, str]], options: dict[s
     if not fusers:
         raise UsageError("compare what? fusionbench compare concat jmt -b watch")
     train, benchmark = dotted.pop("train", {}), dotted.pop("benchmark", {})
+    several = _several(train)
     quick = options["quick"]
     return studies.Study(
         fusers=fusers,
@@ -69,9 +70,9 @@ def _study(fusers: list[str], dotted: dict[str, dict[str, str]], options: dict[s
         corruption=options["corruption"],
         lattice=options["lattice"],
         options=dotted,
-        train=train,
+        train={name: value for name, value in train.items() if f"train.{name}" not in several},
         benchmark=benchmark,
-        cross=_cross(options["cross"]),
+        cross={**several, **_cross(options["cross"])},
         references=not options["no_references"],
         quick=quick,
         tuned=options.get("tuned", False),
@@ -106,6 +107,18 @@ def _cross(spelled: tuple[str, ...]) -> dict[str, list[str]]:
             raise UsageError(f"--cross takes train.modality_dropout=0,0.3, not {text!r}")
         crossed[name] = values.split(",")
     return crossed
+
+
+def _several(train: dict[str, str]) -> dict[str, list[str]]:
+    """`--train.groups 0.25,0.5,1` is `--cross train.groups=0.25,0.5,1`: of settings that take one number."""
+    given = {name: value.split(",") for name, value in train.items() if "," in value}
+    if not given:
+        return {}
+    from fusionbench import hparams
+    from fusionbench.engine import Recipe
+
+    numbers = {name for name, declared in hparams.read(Recipe).items() if declared.type in (int, float)}
+    return {f"train.{name}": values for name, values in given.items() if name in numbers}
 
 
 def _answer(study: Study, options: dict[str, Any]) -> int:

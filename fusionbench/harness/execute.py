@@ -34,7 +34,7 @@ from fusionbench.harness.evaluate import (
 )
 from fusionbench.harness.fit import Fitted, Fitter, costs_of
 from fusionbench.harness.fit import estimate as estimate_fits
-from fusionbench.harness.setup import Setup, member_of, splits_of
+from fusionbench.harness.setup import Setup, member_of, splits_of, training_of
 from fusionbench.records import Record, Run, merge, store
 from fusionbench.records.settings import Training
 
@@ -70,7 +70,7 @@ def execute(
     check_answers(setup, train[0], data)
     members, owners = [], []
     for number, run in enumerate(train):
-        splits = splits_of(setup, data, run.fold)
+        splits = training_of(setup, data, run.fold, run.seed)
         for lr in setup.recipe.lr:
             members.append(member_of(setup.recipe, run, splits, lr))
             owners.append(number)
@@ -101,7 +101,7 @@ def estimate(setup: Setup, train: Sequence[Run], conditions: Sequence[str], devi
         return estimate_fits(setup, train, len(parse(setup, conditions)) + 1)
     data = setup.data.to(where)
     run = train[0]
-    splits = splits_of(setup, data, run.fold)
+    splits = training_of(setup, data, run.fold, run.seed)
     members = [member_of(setup.recipe, run, splits, lr) for lr in setup.recipe.lr]
     together = min(stacked, len(members))
     program = engine.make_program(setup.trained, members[:together], data, replace(setup.recipe, steps=6), where)
@@ -200,7 +200,7 @@ def ended(setup: Setup, fresh: Record, data: Batch, case: Case, found: Evaluatio
     """The record with its scores; a failed one where the answers are none."""
     if found.error is not None:
         return replace(fresh, error=found.error, parameters={}, costs={}, how="")
-    splits = case.splits
+    splits = training_of(setup, data, case.run.fold, case.run.seed)
     sizes = {"train": len(splits.train), "val": len(splits.val), "test": len(splits.test)}
     return replace(
         fresh,

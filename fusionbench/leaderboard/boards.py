@@ -11,6 +11,7 @@ from statistics import median
 from fusionbench import metrics, registry
 from fusionbench.conditions import Condition, families
 from fusionbench.errors import UsageError
+from fusionbench.leaderboard.curves import LearningCurve, learning_curve
 from fusionbench.leaderboard.robustness import Robustness, robustness
 from fusionbench.leaderboard.statistics import DAMAGED, SCORE, RowStatistics, Statistics, measured
 from fusionbench.progress import Advance
@@ -137,6 +138,7 @@ class Board:
         groups: how many the test resamples; unit: what one is called.
         measure: what orders the rows: the damaged score where there is damage (protocol, section 4), else the clean.
         notes: whole sentences for below the table.
+        curve: where rows were trained on several shares of the training groups.
     """
 
     benchmark: str
@@ -159,6 +161,7 @@ class Board:
     pooled: bool
     measure: str = SCORE
     notes: list[str] = field(default_factory=list)
+    curve: LearningCurve | None = None
 
     @property
     def percent(self) -> bool:
@@ -274,6 +277,7 @@ def _board(found: BoardRecords, results: Path, reference: str, here: Here | None
         notes=list(found.notes),
     )
     _compare(board, known)
+    board.curve = learning_curve(board, results)
     return board
 
 

@@ -96,6 +96,11 @@ def _reading(board: Board) -> list[str]:
     """Tuning, undefined values, timings, marks."""
     rows, notes = board.rows, []
     ranked = [row for row in rows if row.ranked]
+    if shares := sorted({row.records.share for row in ranked if row.records.share < 1}):
+        notes.append(
+            f"groups={text.listed(f'{share:g}' for share in shares)}: learned from that share of the training "
+            f"{text.plural(board.unit)}, other ones for each seed; compared with rows of the same share only."
+        )
     if ensembles := [row for row in ranked if row.records.ensemble]:
         sizes = text.span([row.records.ensemble for row in ensembles])
         notes.append(

@@ -18,6 +18,8 @@ ALONE, LATE, REFERENCE = "unimodal", "late_average", "concat"
 QUICK = "quick"
 #: The corruption that takes whole modalities away, every time; "absent" takes them at a rate.
 MISSING, ABSENT = "missing", "absent"
+#: The share of the training groups that is kept: the points of a learning curve differ in it.
+SHARE = "train.groups"
 #: Recipe settings that a quick try changes for everybody.
 HURRIED = {"quick", "steps", "interval", "lr"}
 
@@ -108,7 +110,19 @@ class RowRecords:
     @property
     def setting(self) -> str:
         """What sets it apart from the table's own rows, so that it is compared with its like only; empty of those."""
-        return f"ensembles of {self.ensemble}" if self.ensemble else ""
+        share = f"{self.share:g} of the groups" if self.share < 1 else ""
+        return ", ".join(filter(None, [share, f"ensembles of {self.ensemble}" if self.ensemble else ""]))
+
+    @property
+    def share(self) -> float:
+        """The share of the training groups that it learned from."""
+        return float(self.first.run.hparams.get("train", {}).get("groups", 1.0))
+
+    @property
+    def kind(self) -> tuple[str, ...]:
+        """The fuser and its settings but for `share`: rows of one kind are points of a learning curve."""
+        changes = [str(change) for change in self.first.changed if change.flag != SHARE]
+        return (self.first.run.fuser, self.first.run.tuned, *changes)
 
     @property
     def modality(self) -> str | None:
@@ -222,10 +236,10 @@ def _mark_stale(rows: Sequence[RowRecords]) -> None:
     for row in rows:
         if any(newest[plugin][1] != fingerprint for plugin, fingerprint in plugins(row.first).items()):
             row.stale = "older code"
-    now = {r.run.id: r.fingerprint for row in rows for r in row.records if not r.run.ensemble}
+    known = {r.run.id: r for row in rows for r in row.records}
     for row in rows:
-        members = [(run, then) for r in row.records for run, then in r.members.items()]
-        if not row.stale and any(now.get(run, then) != then for run, then in members):
+        members = [(known[run], then) for r in row.records for run, then in r.members.items() if run in known]
+        if not row.stale and any(r.fingerprint != then for r, then in members):
             row.stale = "of older members"
     twins = defaultdict(list)
     for row in rows:
@@ -259,12 +273,12 @@ def _twins(rows: Sequence[RowRecords]) -> list[list[RowRecords]]:
 
 def _label(r: Record, short: bool) -> str:
     words = []
-    if r.run.ensemble:  # first, for long names are cut at their end
+    if r.run.ensemble:  # this and the share of the groups come first, for long names are cut at their end
         seeds = ", ".join(map(str, r.run.ensemble))
         words.append(f"ensemble of {len(r.run.ensemble)}" if short else f"ensemble of seeds {seeds}")
     if r.run.tuned:  # its settings vary by fold
         words.append("tuned" if short else f"tuned: {r.run.tuned}")
-    for change in r.changed:
+    for change in sorted(r.changed, key=lambda change: change.flag != SHARE):
         if change.part == "benchmark" or (change.part == "train" and QUICK in r.marks and change.name in HURRIED):
             continue  # the board's title says it, or the mark does
         plain = short and change.part == "fuser" and change.name == "modality"
