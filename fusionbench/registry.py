@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import json
 import os
 import sys
 from dataclasses import dataclass
@@ -174,6 +175,26 @@ def fingerprint_here(kind: str, name: str) -> str | None:
     """The fingerprint of the plugin file of that name, without importing it; None where there is no such file."""
     origin = names(kind).get(name)
     return None if origin is None or origin.path is None else _digest(origin.path, hashlib.sha256())
+
+
+@cache
+def ceilings(benchmark: str) -> dict[str, float]:
+    """What lies between chance and the optimum of a benchmark: name -> the best score without something, rising.
+
+    They stand in `NAME.ceilings.json` beside its file; without that file there are none.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    origin = names("benchmarks").get(benchmark)
+    path = None if origin is None or origin.path is None else origin.path.with_suffix(".ceilings.json")
+    if path is None or not path.is_file():
+        return {}
+    try:
+        found = {str(name): float(score) for name, score in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path} is damaged ({error}): restore it, or delete it") from None
+    return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
 def _digest(path: Path, digest: Any) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from fusionbench import text
+from fusionbench import registry, text
 from fusionbench.conditions import families
 from fusionbench.leaderboard import columns as cols
 from fusionbench.leaderboard import values
 from fusionbench.leaderboard.boards import MARKS, Board
+from fusionbench.leaderboard.sentences import best
 from fusionbench.leaderboard.statistics import DAMAGED
 from fusionbench.records.rows import ABSENT, MISSING
 
@@ -92,6 +93,24 @@ def _tests(board: Board) -> list[str]:
     return notes
 
 
+def _ceilings(board: Board) -> list[str]:
+    """What the best row's regret is made of, where the benchmark, as it is here, names ceilings below its optimum."""
+    same = board.title == board.benchmark and registry.fingerprint_here("benchmarks", board.benchmark) == board.code
+    known, top = registry.ceilings(board.benchmark) if same else {}, best(board)
+    if not known or top is None or top.clean is None:
+        return []
+    shown = text.listed(f"{name} {text.score(score, board.percent)}" for name, score in known.items())
+    above = [name for name, score in known.items() if board.sign * (score - top.clean) > 0]
+    below = [name for name in known if name not in above]
+    place = f"above {below[-1]}" if below else f"below {above[0]}"
+    if above and below:
+        place += f" and below {above[0]}"
+    return [
+        f"Ceilings, the best clean score reachable with: {shown}. The best row, {top.label} "
+        f"({text.score(top.clean, board.percent)}), is {place}."
+    ]
+
+
 def _reading(board: Board) -> list[str]:
     """Tuning, undefined values, timings, marks."""
     rows, notes = board.rows, []
@@ -116,6 +135,7 @@ def _reading(board: Board) -> list[str]:
             f"({', '.join(sorted(budgets))}). Where a tuned row meets one with default settings, the difference is "
             "also the tuning's."
         )
+    notes += _ceilings(board)
     if any(row.robustness.retained is None and row.damaged is not None for row in ranked):
         notes.append("Retained, drop and rce are left out where the clean score is within the seeds' noise of chance.")
     if any(row.costs.get("train") is not None for row in rows) and board.device:
