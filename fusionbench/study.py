@@ -40,6 +40,7 @@ class Study:
         cross: "train.modality_dropout" -> values, every fuser with each of them; "backbone.acc" -> backbones.
         references: also each modality alone, late average and concat.
         tuned: with the settings that `fusionbench tune` found for each fold, instead of the defaults.
+        ensemble: also the mean of each row's seeds, as a row of its own.
     """
 
     fusers: Sequence[str]
@@ -57,6 +58,7 @@ class Study:
     references: bool = True
     quick: bool = False
     tuned: bool = False
+    ensemble: bool = False
 
     def setups(self, datasets: dict[str, Dataset] | None = None) -> Iterator[tuple[Setup, list[str]]]:
         """Every table row with its conditions, checked before anything runs; `datasets` as of `harness.setup`."""
@@ -130,7 +132,7 @@ def _lists(value: Any) -> bool:
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("fusers", "benchmarks", "corruption"), (_names, 'a list of names, as ["concat"]')),
     **dict.fromkeys(("seeds", "folds"), (_numbers, "a number (the first so many) or a list of numbers")),
-    **dict.fromkeys(("lattice", "references", "quick", "tuned"), (_flag, "true or false")),
+    **dict.fromkeys(("lattice", "references", "quick", "tuned", "ensemble"), (_flag, "true or false")),
     **dict.fromkeys(("train", "benchmark"), (_table, "a table of hyper-parameters")),
     "options": (_tables, "a table of hyper-parameters for each fuser"),
     "backbones": (_texts, 'a table of names, as {acc = "gru"}'),
@@ -171,7 +173,20 @@ def plan_study(study: Study, results: Path) -> list[Plan]:
     plans: list[Plan] = []
     for setup, conditions in study.setups(datasets):
         plans += plan_row(setup, conditions, results, study.folds, study.seeds, tuned=study.tuned)
+    if study.ensemble:
+        _check_ensembles(plans, results)
     return plans
+
+
+def _check_ensembles(plans: Sequence[Plan], results: Path) -> None:
+    """What keeps ensembles from being made is said before anything is trained."""
+    from fusionbench import harness
+
+    for plan in plans:
+        if len({run.seed for run in plan.runs}) < 2:
+            raise UsageError(f"an ensemble averages two seeds or more of {plan.setup.names['fuser']}: --seeds 3")
+    setups = {run.id: plan.setup for plan in plans for run in plan.runs}
+    harness.check_members([r for plan in plans for r in plan.done], setups, results)
 
 
 def plan_row(
@@ -289,7 +304,22 @@ def compare(
     plans = plan_study(study, Path(results))
     how: dict[str, Any] = {"device": device, "jobs": jobs, "cluster": cluster, "stack": stack, "track": track}
     found = perform(plans, Path(results), f"{len(plans)} rows", say=_say, **how)
-    return leaderboard.build(found.records, Path(results))
+    records = [*found.records, *(ensembles(plans, found.records, Path(results), device) if study.ensemble else [])]
+    return leaderboard.build(records, Path(results))
+
+
+def ensembles(plans: Sequence[Plan], records: Sequence[Record], results: Path, device: str = "auto") -> list[Record]:
+    """The ensembles of every row of these plans, made from its trained seeds.
+
+    Raises:
+        UsageError: a row has fewer than two seeds, or its trained models are not on disk.
+    """
+    from fusionbench import harness, progress
+
+    setups = {run.id: plan.setup for plan in plans for run in plan.runs}
+    with progress.bar("ensembles") as advance:
+        made = harness.ensembles(setups, records, results, harness.pick(device))
+        return list(progress.counted(made, advance))
 
 
 def _say(text: str) -> None:

@@ -117,6 +117,9 @@ def _facts(kind: str, plugin: Any, name: str, benchmark: str) -> list[str]:
             f"Task: {protocol.task}; {protocol.folds} folds, {protocol.seeds} seeds, {protocol.steps} steps a member"
         )
         lines.append(f"Damage: {' '.join(protocol.corruptions)}")
+        if known := registry.ceilings(registry.plugin_name(name)):
+            shown = ", ".join(f"{what} {score:.3f}" for what, score in known.items())
+            lines.append(f"Best reachable {protocol.task.metrics[0]} at the default settings with: {shown}")
     if kind == "corruptions":
         lines.append(f"{'Announced by the mask' if plugin.announced else 'Silent'}; made for: {plugin.level}")
         lines.append(f"Severities 1 to {len(plugin.ladder)}: {', '.join(map(str, plugin.ladder))}")

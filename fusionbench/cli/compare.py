@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--no-references", is_flag=True, help="Leave out each modality alone, late average and concat.")
 @click.option("--quick", is_flag=True, help="One fold, one seed, few steps; marked as such and never ranked.")
 @click.option("--tuned", is_flag=True, help="With the settings that `fusionbench tune` found, for every fuser.")
+@click.option("--ensemble", is_flag=True, help="Also the mean of each row's seeds; nothing more is trained.")
 @work.options
 @click.pass_context
 def compare_command(ctx: click.Context, **options: Any) -> int:
@@ -48,7 +49,10 @@ def _study(fusers: list[str], dotted: dict[str, dict[str, str]], options: dict[s
     from fusionbench import study as studies
 
     if options["file"]:
-        words = ("benchmarks", "seeds", "folds", "corruption", "lattice", "cross", "no_references", "quick", "tuned")
+        words = (
+            "benchmarks", "seeds", "folds", "corruption", "lattice", "cross", "no_references", "quick", "tuned",
+            "ensemble",
+        )  # fmt: skip
         if fusers or dotted or any(options[word] for word in words):
             raise UsageError(
                 f"{options['file']} says what is compared: leave fusers, settings and --quick to that file"
@@ -57,6 +61,7 @@ def _study(fusers: list[str], dotted: dict[str, dict[str, str]], options: dict[s
     if not fusers:
         raise UsageError("compare what? fusionbench compare concat jmt -b watch")
     train, benchmark, backbones = (dotted.pop(part, {}) for part in ("train", "benchmark", "backbone"))
+    several = _several(train)
     encoded = [part for part in dotted if part.startswith("backbone.")]
     backbone = {part.removeprefix("backbone."): dotted.pop(part) for part in encoded}
     quick = options["quick"]
@@ -70,12 +75,13 @@ def _study(fusers: list[str], dotted: dict[str, dict[str, str]], options: dict[s
         options=dotted,
         backbones=backbones,
         backbone=backbone,
-        train=train,
+        train={name: value for name, value in train.items() if f"train.{name}" not in several},
         benchmark=benchmark,
-        cross=_cross(options["cross"]),
+        cross={**several, **_cross(options["cross"])},
         references=not options["no_references"],
         quick=quick,
         tuned=options.get("tuned", False),
+        ensemble=options.get("ensemble", False),
     )
 
 
@@ -108,6 +114,18 @@ def _cross(spelled: tuple[str, ...]) -> dict[str, list[str]]:
     return crossed
 
 
+def _several(train: dict[str, str]) -> dict[str, list[str]]:
+    """`--train.groups 0.25,0.5,1` is `--cross train.groups=0.25,0.5,1`: of settings that take one number."""
+    given = {name: value.split(",") for name, value in train.items() if "," in value}
+    if not given:
+        return {}
+    from fusionbench import hparams
+    from fusionbench.engine import Recipe
+
+    numbers = {name for name, declared in hparams.read(Recipe).items() if declared.type in (int, float)}
+    return {f"train.{name}": values for name, values in given.items() if name in numbers}
+
+
 def _answer(study: Study, options: dict[str, Any]) -> int:
     from fusionbench import leaderboard, text
 
@@ -124,12 +142,14 @@ def _obtain(study: Study, options: dict[str, Any]) -> tuple[list[Record], bool]:
     """Every record of the study, the missing ones obtained now, and whether all went well."""
     check_writable(options["results"])
     from fusionbench import jobs
-    from fusionbench.study import plan_study
+    from fusionbench.study import ensembles, plan_study
 
     plans = plan_study(study, options["results"])
     how = {name: options[name] for name in ("device", "jobs", "cluster", "stack", "track_artifacts")}
     done = jobs.perform(plans, options["results"], f"{len(plans)} rows", say=say, track=not options["no_track"], **how)
-    return done.records, done.ok
+    if not study.ensemble:
+        return done.records, done.ok
+    return [*done.records, *ensembles(plans, done.records, options["results"], options["device"])], done.ok
 
 
 @click.command("missing-grid", context_settings={**PASS_ON, "help_option_names": ["-h", "--help"]})

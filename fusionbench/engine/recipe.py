@@ -37,6 +37,7 @@ class Recipe:
     missing: Annotated[str, "training rates of missingness, as audio=0.3,video=0.1, fixed by sample"] = ""
     class_balance: Annotated[bool, Added, "weigh cross-entropy by the inverse frequency of a class in training"] = False
     ema: Annotated[float, Added, "decay of the weights' moving average, then validated and kept; 0: none"] = 0.0
+    groups: Annotated[float, Added, "share of the training groups that is kept, for learning curves"] = 1.0
     precision: Annotated[str, Choice("float32", "bf16"), "bf16: autocast on CUDA"] = "float32"
     quick: Annotated[bool, "cut short: marked, never ranked"] = False
 
@@ -48,6 +49,7 @@ class Recipe:
             "clip": self.clip > 0,
             "warmup": 0 <= self.warmup <= 1,
             "ema": 0 <= self.ema < 1,
+            "groups": 0 < self.groups <= 1,
             "modality_dropout": 0 <= self.modality_dropout < 1,
             "patience": self.patience >= 1,
             **{name: getattr(self, name) >= 0 for name in ("steps", "batch", "interval")},

@@ -34,7 +34,7 @@ from fusionbench.harness.evaluate import (
 )
 from fusionbench.harness.fit import Fitted, Fitter, costs_of
 from fusionbench.harness.fit import estimate as estimate_fits
-from fusionbench.harness.setup import Setup, member_of, splits_of
+from fusionbench.harness.setup import Setup, member_of, splits_of, training_of
 from fusionbench.records import Record, Run, merge, store
 from fusionbench.records.settings import Training
 
@@ -70,7 +70,7 @@ def execute(
     check_answers(setup, train[0], data)
     members, owners = [], []
     for number, run in enumerate(train):
-        splits = splits_of(setup, data, run.fold)
+        splits = training_of(setup, data, run.fold, run.seed)
         for lr in setup.recipe.lr:
             members.append(member_of(setup.recipe, run, splits, lr))
             owners.append(number)
@@ -101,7 +101,7 @@ def estimate(setup: Setup, train: Sequence[Run], conditions: Sequence[str], devi
         return estimate_fits(setup, train, len(parse(setup, conditions)) + 1)
     data = setup.data.to(where)
     run = train[0]
-    splits = splits_of(setup, data, run.fold)
+    splits = training_of(setup, data, run.fold, run.seed)
     members = [member_of(setup.recipe, run, splits, lr) for lr in setup.recipe.lr]
     together = min(stacked, len(members))
     program = engine.make_program(setup.trained, members[:together], data, replace(setup.recipe, steps=6), where)
@@ -152,7 +152,7 @@ def _finish(
     for run, trained in ready:
         sound = {lr: t for lr, t in trained.items() if t.error is None}
         fresh = replace(
-            _begun(setup, run, data.y.device),
+            begun(setup, run, data.y.device),
             history={f"{lr:g}": t.history for lr, t in trained.items()},
             seconds={"train": sum(t.seconds for t in trained.values())},
         )
@@ -177,12 +177,12 @@ def _finish(
         known = replace(
             fresh, parameters=best.parameters, costs=spent, how=str(Training(best.stacked - 1, best.captured))
         )
-        done = _ended(setup, known, data, case, found, taken)
+        done = ended(setup, known, data, case, found, taken)
         store.save(results, done, *((found.predictions, best.weights) if done.status == "done" else (None, None)))
         yield done
 
 
-def _begun(setup: Setup, run: Run, device: torch.device) -> Record:
+def begun(setup: Setup, run: Run, device: torch.device) -> Record:
     """What a record says before there is a result."""
     return replace(
         blank(setup, run),
@@ -197,11 +197,11 @@ def _begun(setup: Setup, run: Run, device: torch.device) -> Record:
     )
 
 
-def _ended(setup: Setup, fresh: Record, data: Batch, case: Case, found: Evaluation, taken: float) -> Record:
+def ended(setup: Setup, fresh: Record, data: Batch, case: Case, found: Evaluation, taken: float) -> Record:
     """The record with its scores; a failed one where the answers are none."""
     if found.error is not None:
         return replace(fresh, error=found.error, parameters={}, costs={}, how="")
-    splits = case.splits
+    splits = training_of(setup, data, case.run.fold, case.run.seed)
     sizes = {"train": len(splits.train), "val": len(splits.val), "test": len(splits.test)}
     return replace(
         fresh,
@@ -227,7 +227,7 @@ def _fit(
         began = time.perf_counter()
         (found,) = evaluate(setup, [Case(old.run, model, splits_of(setup, data, old.run.fold))], data, missing)
         if found.scores[CLEAN] == dict(old.scores[CLEAN]):
-            yield _merged(old, found, results, time.perf_counter() - began)
+            yield merged(old, found, results, time.perf_counter() - began)
         else:  # another version of a library, another machine: all of its numbers must be of one model
             conditions = list(dict.fromkeys([*conditions, *(c for c in old.scores if c not in (CLEAN, CHANCE))]))
             runs = [*runs, old.run]
@@ -243,7 +243,7 @@ def _fit(
         (found,) = evaluate(setup, [case], data, parse(setup, conditions))
         learned = model.estimator.learned()
         fresh = replace(
-            _begun(setup, run, data.y.device),
+            begun(setup, run, data.y.device),
             chosen={**chosen, "validation": fitter.score(model, run.fold)},
             history={name: [{"step": 0.0, "score": score}] for name, score in tried.items() if math.isfinite(score)},
             seconds={"train": model.seconds},
@@ -251,7 +251,7 @@ def _fit(
             costs=spent,
             how="fitted in one call",
         )
-        done = _ended(setup, fresh, data, case, found, time.perf_counter() - began)
+        done = ended(setup, fresh, data, case, found, time.perf_counter() - began)
         store.save(results, done, found.predictions if done.status == "done" else None, None)
         yield done
 
@@ -275,10 +275,10 @@ def _evaluate_again(setup: Setup, old: Record, data: Batch, results: Path, condi
     began = time.perf_counter()
     model = Network(load_model(setup, old.run, weights, data.y.device))
     (found,) = evaluate(setup, [Case(old.run, model, splits_of(setup, data, old.run.fold))], data, missing)
-    return _merged(old, found, results, time.perf_counter() - began)
+    return merged(old, found, results, time.perf_counter() - began)
 
 
-def _merged(old: Record, found: Evaluation, results: Path, seconds: float) -> Record:
+def merged(old: Record, found: Evaluation, results: Path, seconds: float) -> Record:
     """The record with its new conditions, on disk."""
     new = replace(old, scores=found.scores, best=found.best, rates=found.rates, seconds={"evaluate": seconds})
     before = store.predictions(results, old.run)

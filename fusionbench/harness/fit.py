@@ -17,7 +17,7 @@ from fusionbench.api import Batch, Estimator, UsageError
 from fusionbench.engine.model import Blueprint, Model
 from fusionbench.engine.recipe import rates_of
 from fusionbench.harness.costs import latency
-from fusionbench.harness.setup import Setup, splits_of
+from fusionbench.harness.setup import Setup, splits_of, training_of
 from fusionbench.metrics import evaluate, oriented
 from fusionbench.records import Run
 
@@ -115,7 +115,7 @@ class Fitter:
         return kept or self.fit(run.fold, run.seed, settings)
 
     def fit(self, fold: int, seed: int, settings: Mapping[str, float]) -> Fitted:
-        splits = splits_of(self.setup, self.data, fold)
+        splits = training_of(self.setup, self.data, fold, seed)
         blueprint = replace(self.setup.trained, settings={**self.setup.trained.settings, **settings})
         return fit(blueprint, self.data, splits.train, splits.val, seed, self.setup.recipe.missing)
 
@@ -155,7 +155,7 @@ def costs_of(model: Fitted, data: Batch) -> dict[str, float | None]:
 def estimate(setup: Setup, runs: Sequence[Run], evaluations: int) -> float:
     """Seconds that fitting and evaluating these runs may take, from a fit on a part of one's training samples."""
     data, run = setup.data, runs[0]
-    splits = splits_of(setup, data, run.fold)
+    splits = training_of(setup, data, run.fold, run.seed)
     model = fit(setup.trained, data, splits.train[::PART], splits.val[::PART], FIRST)
     began = time.perf_counter()
     model.answer(data[splits.test[::PART]])

@@ -55,6 +55,9 @@ def reproduce(
     Args:
         benchmark, fuser: where they are now, if they were given by path; root: where the data are.
     """
+    if old.run.ensemble:
+        one = old.run.members[0].id
+        raise UsageError(f"run {old.run.id} averages others: reproduce a member of it, as {one}")
     fresh = setup_of(old, benchmark=benchmark, fuser=fuser, root=root)
     with tempfile.TemporaryDirectory() as folder:
         run = fresh.run(old.run.fold, old.run.seed)
@@ -69,6 +72,8 @@ def submit(setup: Setup, old: Record, results: Path, out: Path) -> None:
     Raises:
         UsageError: the benchmark has no submission format, or the run's weights are not on disk.
     """
+    if old.run.ensemble:
+        raise UsageError(f"run {old.run.id} averages others: hand in a member of it, as {old.run.members[0].id}")
     data = setup.data
     model: Answering
     if setup.is_estimator:

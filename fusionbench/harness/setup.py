@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fusionbench import contract, features, hparams, registry
-from fusionbench.api import Batch, Benchmark, Estimator, Splits, Stream
+from fusionbench.api import Batch, Benchmark, Estimator, Splits, Stream, keyed
 from fusionbench.engine import Member, Recipe
 from fusionbench.engine.model import Blueprint
 from fusionbench.errors import UsageError, unknown
@@ -184,7 +184,8 @@ def setup(
     recipe = Recipe(**prepare("train", Recipe, "training", {**constants, **(QUICK if quick else {}), "quick": quick}))
     if fitted:
         recipe = _of_estimator(recipe, names["fuser"])
-        settings["train"] = {"missing": recipe.missing, "quick": quick}
+        kept = ("missing", "quick", "groups")
+        settings["train"] = {name: value for name, value in settings["train"].items() if name in kept}
     prepare("fuser", method, names["fuser"])
     code["fuser"] = registry.fingerprint(method)
 
@@ -266,7 +267,8 @@ def _of_estimator(recipe: Recipe, name: str) -> Recipe:
         raise UsageError(
             f"{name} meets each sample once: --train.missing hides modalities from it, not modality_dropout"
         )
-    return Recipe(missing=recipe.missing, quick=recipe.quick, lr=(recipe.lr[0],), steps=1, interval=1, batch=1)
+    kept: dict[str, Any] = {name: getattr(recipe, name) for name in ("missing", "quick", "groups")}
+    return Recipe(**kept, lr=(recipe.lr[0],), steps=1, interval=1, batch=1)
 
 
 def _of_a_run(hparam: hparams.HParam, value: Any) -> bool:
@@ -289,6 +291,31 @@ def member_of(recipe: Recipe, run: Run, splits: Splits, lr: float) -> Member:
 
 def splits_of(setup: Setup, data: Batch, fold: int) -> Splits:
     return contract.splits(setup.benchmark, setup.benchmark_name, data, fold)
+
+
+def training_of(setup: Setup, data: Batch, fold: int, seed: int) -> Splits:
+    """The split that a run learns from: of its training groups the share that `train.groups` keeps.
+
+    Groups are put in an order that depends on fold, seed and name alone, and the first are kept: a smaller share is
+    part of a larger one, and each seed keeps others. Validation and test groups stay.
+
+    Raises:
+        UsageError: fewer than two groups are left.
+    """
+    splits, share = splits_of(setup, data, fold), setup.recipe.groups
+    if share == 1:
+        return splits
+    names = sorted(
+        {data.groups[i] for i in splits.train}, key=lambda g: (keyed.number("train.groups", fold, seed, g), g)
+    )
+    count = round(share * len(names))
+    if count < 2:
+        raise UsageError(
+            f"train.groups {share:g} leaves {count} of the {len(names)} training groups of {setup.benchmark_name} "
+            f"(fold {fold}): two are the least, a share of {2 / len(names):.2g}"
+        )
+    kept = set(names[:count])
+    return replace(splits, train=splits.train[[data.groups[i] in kept for i in splits.train]])
 
 
 def _module_doc(plugin: type) -> str:

@@ -40,6 +40,11 @@ class Plan:
     stack: int | None = None
 
     @property
+    def runs(self) -> list[Run]:
+        """Everything that is asked for."""
+        return [*(r.run for r in [*self.done, *self.evaluate]), *self.train]
+
+    @property
     def todo(self) -> int:
         """How many runs are not done."""
         return len(self.evaluate) + len(self.train)
@@ -50,6 +55,10 @@ def plan_runs(
 ) -> Plan:
     """Compares what is asked for with what is on disk. A record counts only if all of its identity matches."""
     _refuse_namesake(setup, results)
+    runs = list(runs)
+    if setup.recipe.groups < 1:
+        for fold, seed in {run.fold: run.seed for run in runs}.items():
+            harness.training_of(setup, setup.data, fold, seed)  # refuses a share that leaves too few
     wanted = {name for name, *_ in harness.parse(setup, conditions)} | {CLEAN}
     found = Plan(setup, tuple(conditions), published)
     for run in runs:
@@ -170,7 +179,9 @@ def sized(plan: Plan, where: torch.device, stack: int | None = None) -> Plan:
         return plan
     setup, run = plan.setup, plan.train[0]
     data = setup.data.to(where)
-    member = harness.member_of(setup.recipe, run, harness.splits_of(setup, data, run.fold), setup.recipe.lr[0])
+    member = harness.member_of(
+        setup.recipe, run, harness.training_of(setup, data, run.fold, run.seed), setup.recipe.lr[0]
+    )
     return replace(plan, stack=engine.stack_size(setup.trained, [member], data, setup.recipe, where))
 
 

@@ -77,10 +77,10 @@ class Statistics:
 
 
 def measured(
-    rows: Sequence[RowRecords], results: Path, damage: Sequence[Condition], reference: str | None, reads: Reading,
-    chance: float | None, advance: Advance,
+    rows: Sequence[RowRecords], results: Path, damage: Sequence[Condition], references: Mapping[str, str],
+    reads: Reading, chance: float | None, advance: Advance,
 ) -> Statistics:  # fmt: skip
-    """The statistics of a board's rows, from their evidence."""
+    """The statistics of a board's rows, from their evidence; `references`: setting -> label."""
     found = Statistics()
     metric = rows[0].first.metrics[0]
     up = metrics.get(metric).higher_is_better
@@ -110,10 +110,11 @@ def measured(
                 tables.setdefault(name, {})[row.label] = table
     found.unit = _unit(rows, found, reads.unit)
     family_of = {row.label: row.family for row in rows if row.ranked}
+    reference_of = {row.family: references.get(row.setting) for row in rows if row.ranked}
     how: dict[str, Any] = {"higher_is_better": up, "unit": found.unit}
     for measure, known in tables.items():
-        if measure in (SCORE, DAMAGED) and reference in known:
-            for name in dict.fromkeys(family_of.values()):
+        for name, reference in reference_of.items():
+            if measure in (SCORE, DAMAGED) and reference in known:
                 members = {n: t for n, t in known.items() if n == reference or family_of[n] == name}
                 found.verdicts[measure] |= stats.family(members, reference, name, reads.margin, **how)
         if measure in (SCORE, DAMAGED) and known and chance is not None:

@@ -49,8 +49,9 @@ def _publish(results: Path, records: Sequence[Record]) -> list[Path]:
     for r in records:
         evidence = store.evidence(results, r.run)
         if evidence is None or CLEAN not in evidence.conditions:
+            what = f"{'ensemble' if r.run.ensemble else 'run'} {r.run.id}"
             raise UsageError(
-                f"run {r.run.id} ({r.run.fuser}, fold {r.run.fold}, seed {r.run.seed}) has no stored answers: delete "
+                f"{what} ({r.run.fuser}, fold {r.run.fold}, seed {r.run.seed}) has no stored answers: delete "
                 f"{store.path_of(results, r.run)} and run it again"
             )
         kept[r.run.id] = condensed(evidence, metrics)

@@ -124,6 +124,8 @@ def tune(
         raise unknown("sampler", sampler, SAMPLERS)
     outer = sorted({run.fold for run in setup.runs(folds, [0])})
     axes = declared(setup, given or {})
+    if setup.recipe.groups < 1:
+        raise UsageError("a search takes every training group: leave --train.groups out")
     count = _trials(setup.recipe, trials, budget, inner, seeds)
     tuned = blank(setup, axes, count, inner, seeds, sampler, seed)
     where = harness.pick(device)
