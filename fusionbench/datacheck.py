@@ -57,7 +57,7 @@ def _accepted(setup: harness.Setup) -> Batch:
         contract.splits(benchmark, name, data, fold)
     if not frozen:
         run = setup.runs()[0]
-        train = torch.from_numpy(harness.splits_of(setup, data, run.fold).train)
+        train = torch.from_numpy(harness.splits_of(setup, data, run).train)
         setup.trained.build(run.seed, statistics(data, train), len(train))
         check_conditions(setup, run, data, benchmark.corruptions)
     return data

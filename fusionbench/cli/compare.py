@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--no-references", is_flag=True, help="Leave out each modality alone, late average and concat.")
 @click.option("--quick", is_flag=True, help="One fold, one seed, few steps; marked as such and never ranked.")
 @click.option("--tuned", is_flag=True, help="With the settings that `fusionbench tune` found, for every fuser.")
+@work.PARTITION
 @work.options
 @click.pass_context
 def compare_command(ctx: click.Context, **options: Any) -> int:
@@ -47,7 +48,10 @@ def _study(fusers: list[str], dotted: dict[str, dict[str, str]], options: dict[s
     from fusionbench import study as studies
 
     if options["file"]:
-        words = ("benchmarks", "seeds", "folds", "corruption", "lattice", "cross", "no_references", "quick", "tuned")
+        words = (
+            "benchmarks", "seeds", "folds", "corruption", "lattice", "cross", "no_references", "quick", "tuned",
+            "partition",
+        )  # fmt: skip
         if fusers or dotted or any(options[word] for word in words):
             raise UsageError(
                 f"{options['file']} says what is compared: leave fusers, settings and --quick to that file"
@@ -71,6 +75,7 @@ def _study(fusers: list[str], dotted: dict[str, dict[str, str]], options: dict[s
         references=not options["no_references"],
         quick=quick,
         tuned=options.get("tuned", False),
+        partition=options.get("partition") or "",
     )
 
 

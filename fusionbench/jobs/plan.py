@@ -170,7 +170,7 @@ def sized(plan: Plan, where: torch.device, stack: int | None = None) -> Plan:
         return plan
     setup, run = plan.setup, plan.train[0]
     data = setup.data.to(where)
-    member = harness.member_of(setup.recipe, run, harness.splits_of(setup, data, run.fold), setup.recipe.lr[0])
+    member = harness.member_of(setup.recipe, run, harness.splits_of(setup, data, run), setup.recipe.lr[0])
     return replace(plan, stack=engine.stack_size(setup.trained, [member], data, setup.recipe, where))
 
 

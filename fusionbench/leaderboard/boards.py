@@ -15,7 +15,16 @@ from fusionbench.leaderboard.robustness import Robustness, robustness
 from fusionbench.leaderboard.statistics import DAMAGED, SCORE, RowStatistics, Statistics, measured
 from fusionbench.progress import Advance
 from fusionbench.records import Record
-from fusionbench.records.rows import CHANCE, REFERENCE, BoardRecords, RowRecords, average, plugins, ranking_damage
+from fusionbench.records.rows import (
+    CHANCE,
+    OF_BOARD,
+    REFERENCE,
+    BoardRecords,
+    RowRecords,
+    average,
+    plugins,
+    ranking_damage,
+)
 from fusionbench.records.rows import boards as sorted_into_boards
 from fusionbench.stats import Place, Verdict
 
@@ -271,7 +280,7 @@ def _compare(board: Board, known: Statistics) -> None:
 
 
 def _title(found: BoardRecords) -> str:
-    settings = [change for change in found.first.changed if change.part == "benchmark"]
+    settings = [change for change in found.first.changed if change.part in OF_BOARD]
     words = ", ".join(change.short for change in settings)
     return found.first.run.benchmark + (f" ({words})" if words else "")
 

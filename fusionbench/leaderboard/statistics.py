@@ -133,7 +133,7 @@ def tables_of(row: RowRecords, results: Path, metric: str) -> tuple[Table | None
             return None, {}
         runs.append((r.run.seed, r.run.fold, kept))
     try:
-        tables = stats.tables(runs, metric)
+        tables = stats.tables(runs, metric, repartitioned=bool(row.first.run.partition))
     except UsageError:  # the files contradict the records: no test can rest on them
         return None, {}
     clean = tables.pop(CLEAN)

@@ -20,6 +20,8 @@ from fusionbench.records.settings import Budget, Change, Training
 FORMAT = 1  # of the JSON file
 #: What stands in `Record.scores` beside the conditions: undamaged input, and a constant answer on it.
 CLEAN, CHANCE = "clean", "chance"
+#: The partition in which each seed deals the groups into folds anew.
+PER_SEED = "per-seed"
 #: The condition that a record spells; parsed once.
 condition_of = cache(Condition.parse)
 #: What parsing a text that somebody has damaged may raise.
@@ -31,7 +33,8 @@ class Run:
     """One training to judge: plugins, fold, seed and every hyper-parameter, defaults filled in.
 
     `hparams` has the parts `benchmark`, `train`, `fuser` and `backbone.<modality>`; `tuned` says which search they come
-    from, if any: its trials and the hash of what it found.
+    from, if any: its trials and the hash of what it found. `partition` is empty where all seeds share the benchmark's
+    own, "per-seed" where each seed deals the groups into folds anew.
     """
 
     benchmark: str
@@ -41,16 +44,23 @@ class Run:
     seed: int
     hparams: Mapping[str, Mapping[str, Any]]
     tuned: str = ""
+    partition: str = ""
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """Its fields; no partition where there is none: ids are older than it."""
+        whole = {f.name: getattr(self, f.name) for f in fields(self)}
+        return whole if self.partition else {n: v for n, v in whole.items() if n != "partition"}
 
     @cached_property
     def id(self) -> str:
         """16 hexadecimal digits: the same for the same run, everywhere."""
-        return digest({f.name: getattr(self, f.name) for f in fields(self)})
+        return digest(self.content)
 
     @cached_property
     def row(self) -> str:
         """The id of the table row: all but fold and seed; of a tuned one (settings vary by fold) the search counts."""
-        whole = {f.name: getattr(self, f.name) for f in fields(self)} | {"fold": None, "seed": None}
+        whole = self.content | {"fold": None, "seed": None}
         return digest({**whole, "hparams": None} if self.tuned else whole)
 
     @property
@@ -167,7 +177,7 @@ def parsed(content: dict[str, Any]) -> Record:
 
 def content(record: Record) -> dict[str, Any]:
     """The record as plain values: no NaN, the order of modalities kept."""
-    return dict(plain(asdict(record)))
+    return dict(plain({**asdict(record), "run": record.run.content}))
 
 
 def serialised(record: Record, indent: int | None = None) -> str:
