@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from fusionbench import corruptions
-from fusionbench.api import Batch, Benchmark, Spec, Splits, Stream, Task
+from fusionbench.api import Batch, Benchmark, Spec, Splits, Stream, Task, group_folds
 from fusionbench.api.plugins import LIMITS, Role
 from fusionbench.api.types import Source
 from fusionbench.conditions import ALL
@@ -55,17 +55,23 @@ def load(benchmark: Benchmark, name: str) -> Batch:
     return data
 
 
-def splits(benchmark: Benchmark, name: str, data: Batch, fold: int) -> Splits:
+def splits(benchmark: Benchmark, name: str, data: Batch, fold: int, deal: int | None = None) -> Splits:
     """The splits of a fold, as arrays of indices, checked.
 
+    Args:
+        deal: the groups dealt into folds again, in the order of that number; None: the benchmark's own partition.
+
     Raises:
-        UsageError: splitting fails; a side is empty or unlabelled, or leaves the data; a sample stands in two of them.
+        UsageError: splitting fails; a side is empty or unlabelled, or leaves the data; a sample stands in two of them;
+            or the folds are to be dealt again and are not those of `group_folds`.
     """
     with _plugin(name, "splits"):
         found = benchmark.splits(data, fold)
         if not isinstance(found, Splits):
             raise UsageError(f"{name}: splits returns {_kind(found)} for fold {fold}, not Splits")
         sides = {side: _indices(name, fold, side, getattr(found, side), len(data)) for side in SIDES}
+    if deal is not None:
+        sides = _dealt(benchmark, name, data, fold, deal, sides)
     for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
         if len(shared := np.intersect1d(sides[a], sides[b])):
             raise UsageError(
@@ -79,6 +85,27 @@ def splits(benchmark: Benchmark, name: str, data: Batch, fold: int) -> Splits:
 
 
 # ------------------------------------------------------------------------------------------------------------ details
+
+
+def _dealt(
+    benchmark: Benchmark, name: str, data: Batch, fold: int, deal: int, own: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The sides of the fold in another deal. Only what is dealt by group can be: the benchmark's own must be so."""
+
+    def sides(number: int | None) -> dict[str, np.ndarray]:
+        found = group_folds(data.groups, benchmark.folds, fold, deal=number)
+        return {side: np.asarray(getattr(found, side)) for side in SIDES}
+
+    try:
+        by_group = all(np.array_equal(np.sort(own[side]), index) for side, index in sides(None).items())
+    except UsageError:  # one fold, or too few groups
+        by_group = False
+    if not by_group:
+        raise UsageError(
+            f"{name} has a split of its own (an official one, say), not folds of whole groups that could be dealt "
+            "again: leave --partition per-seed out"
+        )
+    return sides(deal)
 
 
 @contextmanager

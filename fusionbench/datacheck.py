@@ -56,7 +56,7 @@ def _accepted(setup: harness.Setup) -> Batch:
         contract.splits(benchmark, name, data, fold)
     if not frozen:
         run = setup.runs()[0]
-        train = torch.from_numpy(harness.splits_of(setup, data, run.fold).train)
+        train = torch.from_numpy(harness.splits_of(setup, data, run).train)
         setup.trained.begin(run.seed, data, train)
         check_conditions(setup, run, data, benchmark.corruptions)
     return data

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fusionbench import hparams, registry
 from fusionbench.errors import UsageError, unknown
 from fusionbench.records.rows import ALONE, LATE, MODALITY, REFERENCE
+from fusionbench.records.types import PER_SEED
 
 if TYPE_CHECKING:
     from fusionbench.harness import Dataset, Setup
@@ -41,6 +42,7 @@ class Study:
         references: also each modality alone, late average and concat.
         tuned: with the settings that `fusionbench tune` found for each fold, instead of the defaults.
         ensemble: also the mean of each row's seeds, as a row of its own.
+        partition: "per-seed": each seed deals the groups into folds anew; empty: one partition for all seeds.
     """
 
     fusers: Sequence[str]
@@ -59,6 +61,7 @@ class Study:
     quick: bool = False
     tuned: bool = False
     ensemble: bool = False
+    partition: str = ""
 
     def setups(self, datasets: dict[str, Dataset] | None = None) -> Iterator[tuple[Setup, list[str]]]:
         """Every table row with its conditions, checked before anything runs; `datasets` as of `harness.setup`."""
@@ -79,7 +82,15 @@ class Study:
                         part, _, key = name.rpartition(".")  # backbone.face.dim: dim of backbone.face
                         given.setdefault(part, {})[key] = value
                     backbones = given.pop("backbone")
-                    setup = harness.setup(benchmark, fuser, backbones, given, self.quick, datasets=datasets)
+                    setup = harness.setup(
+                        benchmark,
+                        fuser,
+                        backbones,
+                        given,
+                        self.quick,
+                        datasets=datasets,
+                        partition=self.partition,
+                    )
                     conditions = [*setup.benchmark.corruptions, *self.corruption]
                     conditions += subsets(list(shapes)) if self.lattice else []
                     yield setup, list(dict.fromkeys(conditions))
@@ -134,6 +145,7 @@ _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("seeds", "folds"), (_numbers, "a number (the first so many) or a list of numbers")),
     **dict.fromkeys(("lattice", "references", "quick", "tuned", "ensemble"), (_flag, "true or false")),
     **dict.fromkeys(("train", "benchmark"), (_table, "a table of hyper-parameters")),
+    "partition": (lambda value: value in ("", PER_SEED), f"{PER_SEED!r}, or left out"),
     "options": (_tables, "a table of hyper-parameters for each fuser"),
     "backbones": (_texts, 'a table of names, as {acc = "gru"}'),
     "backbone": (_tables, "a table of hyper-parameters for each modality"),
@@ -202,7 +214,7 @@ def plan_row(
     """The plan of one setup; with `tuned`, one for each fold, with the settings that were found for it.
 
     Raises:
-        UsageError: it is not tuned, or was tuned for other code or settings.
+        UsageError: it is not tuned, or was tuned for other code, settings or folds.
     """
     from fusionbench import harness, search
     from fusionbench.jobs import plan_runs
@@ -210,6 +222,8 @@ def plan_row(
 
     if not tuned:
         return [plan_runs(setup, setup.runs(folds, seeds), results, conditions, published)]
+    if setup.partition:
+        raise UsageError("settings are tuned for the folds that all seeds share: leave --tuned or --partition out")
     found = search.load_tuned(results, setup, folds)
     trials = search.budget(results, setup)["trials"]
     name = f"{trials} trials {digest(found)[:6]}"
@@ -237,6 +251,7 @@ def plan_run(
     corruption: Sequence[str] = (),
     quick: bool = False,
     tuned: bool = False,
+    partition: str = "",
     begin: Callable[[Setup], None] | None = None,
 ) -> list[Plan]:
     """What `run` is to do: all that is asked for and that this user has not obtained; published records do not count.
@@ -244,6 +259,7 @@ def plan_run(
     Args:
         preset: settings that the fuser names; `given` comes before them.
         quick: one fold and one seed unless they are given, few steps.
+        partition: as in `Study`.
         begin: is handed the setup once all names are known to be right, before its data are first read.
     """
     from fusionbench import harness
@@ -254,7 +270,7 @@ def plan_run(
         if preset not in presets:
             raise unknown(f"preset of {registry.plugin_name(fuser)}", preset, presets)
         parts["fuser"] = {**presets[preset], **parts.get("fuser", {})}
-    setup = harness.setup(benchmark, fuser, backbones, parts, quick)
+    setup = harness.setup(benchmark, fuser, backbones, parts, quick, partition=partition)
     if begin is not None:
         begin(setup)
     if quick:
@@ -278,7 +294,7 @@ def run(
     """What `fusionbench run` does, from Python: does what is missing and returns the records asked for.
 
     Args:
-        asked: backbones, given, preset, folds, seeds, corruption, quick, tuned: see `plan_run`.
+        asked: backbones, given, preset, folds, seeds, corruption, quick, tuned, partition: see `plan_run`.
     """
     from fusionbench.jobs import perform
 

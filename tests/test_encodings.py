@@ -201,7 +201,7 @@ def test_saved_weights_answer_as_the_trained_model_did(tmp_path: Path) -> None:
     assert weights is not None
     assert weights["backbones.left.edges"].shape[0] == 9
     model = load_model(setup, record.run, weights, torch.device("cpu"))
-    answers = engine.predict(model, setup.data[harness.splits_of(setup, setup.data, 0).test])
+    answers = engine.predict(model, setup.data[harness.splits_of(setup, setup.data, setup.run(0, 0)).test])
     kept = store.predictions(tmp_path, record.run)
     assert kept is not None
     np.testing.assert_allclose(answers, kept.answers["clean"], rtol=1e-3, atol=1e-3)

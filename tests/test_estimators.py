@@ -144,7 +144,7 @@ def test_it_is_reproduced(tmp_path: Path) -> None:
 def test_test_samples_are_not_looked_at() -> None:
     setup = harness.setup("toy_xor", "forest", given={**TOY, "fuser": {"trees": 20}})
     data = setup.data
-    splits = harness.splits_of(setup, data, 0)
+    splits = harness.splits_of(setup, data, setup.run(0, 0))
     spoilt = {}
     for m, s in data.streams.items():
         x = s.x.clone()
@@ -219,7 +219,7 @@ def test_training_under_missing_modalities_is_followed() -> None:
     from dataclasses import replace
 
     plan = replace(setup.trained, fuser=Looks, settings={})
-    splits = harness.splits_of(setup, setup.data, 0)
+    splits = harness.splits_of(setup, setup.data, setup.run(0, 0))
     first, *_ = setup.benchmark.shapes
     harness.fit(plan, setup.data, splits.train, splits.val, 0, f"{first}=0.5")
     assert 0.3 < seen[0].pop(first) < 0.7

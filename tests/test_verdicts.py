@@ -296,6 +296,9 @@ def test_the_sentence() -> None:
     assert describe(replace(VERDICT, repartitioned=True), 100).endswith(
         "; over re-dealt training sets of these 10 people"
     )
+    assert describe(replace(VERDICT, p_folds=0.12), 100).endswith(
+        "; given these training sets (over folds: unadjusted p = .12)"
+    )
     open_ = replace(
         VERDICT, decision="undecided", adjusted=0.3, adjusted_high=0.02, settle_groups=42, settle_seeds=None
     )

@@ -197,16 +197,22 @@ class Benchmark(ABC):
         raise UsageError(f"{type(self).__name__} has no official test list to answer")
 
 
-def group_folds(groups: Sequence[str], folds: int, fold: int, val_share: float = 0.2) -> Splits:
+def group_folds(
+    groups: Sequence[str], folds: int, fold: int, val_share: float = 0.2, *, deal: int | None = None
+) -> Splits:
     """Splits by whole groups (people, videos): fold `fold` of `folds` is the test set.
 
     Groups are put in an order that depends on their names alone and cut into `folds` blocks; the `val_share` of all
     groups that follow the test block (cyclically) validate, the others train.
 
+    Args:
+        deal: another order, of that number; None: the one partition that all seeds share.
+
     Raises:
         UsageError: fewer than three groups or than `folds`.
     """
-    names = sorted(set(groups), key=lambda g: (keyed.number("fold", g), g))
+    words = ("fold",) if deal is None else ("fold", deal)
+    names = sorted(set(groups), key=lambda g: (keyed.number(*words, g), g))
     if len(names) < max(3, folds):
         raise UsageError(f"{folds} folds by group need at least {max(3, folds)} groups; there are {len(names)}")
     if len(names) - -(-len(names) // folds) < 2:

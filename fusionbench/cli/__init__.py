@@ -18,6 +18,7 @@ COMMANDS = {
     "run": ("run", "Train one fuser on one benchmark and print the table."),
     "compare": ("compare", "Compare fusers under one protocol, references always beside them."),
     "missing-grid": ("compare", "Train rate x test rate of missing modalities."),
+    "power": ("power", "Before the run: which difference will be found, how many seeds to buy."),
     "list": ("catalogue", "Names and one-line summaries of plugins."),
     "info": ("catalogue", "What a plugin computes, its hyper-parameters and their search ranges."),
     "check": ("plugins", "Judge plugins by the conformance kit."),

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 @click.option("--quick", is_flag=True, help="One fold, one seed, few steps; marked as such and never ranked.")
 @click.option("--tuned", is_flag=True, help="With the settings that `fusionbench tune` found, for every fuser.")
 @click.option("--ensemble", is_flag=True, help="Also the mean of each row's seeds; nothing more is trained.")
+@work.PARTITION
 @work.options
 @click.pass_context
 def compare_command(ctx: click.Context, **options: Any) -> int:
@@ -52,6 +53,7 @@ def _study(fusers: list[str], dotted: dict[str, dict[str, str]], options: dict[s
         words = (
             "benchmarks", "seeds", "folds", "corruption", "lattice", "cross", "no_references", "quick", "tuned",
             "ensemble",
+            "partition",
         )  # fmt: skip
         if fusers or dotted or any(options[word] for word in words):
             raise UsageError(
@@ -82,6 +84,7 @@ def _study(fusers: list[str], dotted: dict[str, dict[str, str]], options: dict[s
         quick=quick,
         tuned=options.get("tuned", False),
         ensemble=options.get("ensemble", False),
+        partition=options.get("partition") or "",
     )
 
 

@@ -23,6 +23,7 @@ PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_optio
 @click.option("--quick", is_flag=True, help="One fold, one seed, few steps; marked as such and never ranked.")
 @click.option("--preset", metavar="NAME", help="Settings that the fuser names, as `paper`.")
 @click.option("--tuned", is_flag=True, help="With the settings that `fusionbench tune` found for each fold.")
+@work.PARTITION
 @click.option("--skip-bad", is_flag=True, help="Leave broken files out; the record says how many.")
 @work.options
 @click.option("--help", "-h", "help_", is_flag=True, help="With --fuser: its hyper-parameters too.")
@@ -53,6 +54,7 @@ def run(
     quick: bool,
     preset: str | None,
     tuned: bool,
+    partition: str | None,
     skip_bad: bool,
     results: Path,
     **how: Any,
@@ -78,6 +80,7 @@ def run(
         corruption=corruption,
         quick=quick,
         tuned=tuned,
+        partition=partition or "",
         begin=begin,
         **asked,
     )

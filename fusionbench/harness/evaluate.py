@@ -37,7 +37,7 @@ def check_conditions(setup: Setup, run: Run, data: Batch, conditions: Sequence[s
     """
     if setup.prepared.digests:  # raw media: two samples are an encoding of their own
         return
-    splits = splits_of(setup, data, run.fold)
+    splits = splits_of(setup, data, run)
     few = splits.test[:2]
     streams = dict(data[few].streams)
     sd = {m: s for m, (_, s) in statistics(data, torch.from_numpy(splits.train).to(data.y.device)).items()}
@@ -80,7 +80,7 @@ def check_answers(setup: Setup, run: Run, data: Batch) -> None:
     Raises:
         UsageError: they are of another shape. (What a method raises is told when it is trained.)
     """
-    splits = splits_of(setup, data, run.fold)
+    splits = splits_of(setup, data, run)
     few = data[splits.train[:2]]
     try:
         model = setup.trained.begin(run.seed, data, torch.from_numpy(splits.train))

@@ -19,6 +19,7 @@ from fusionbench.progress import Advance
 from fusionbench.records import Record
 from fusionbench.records.rows import (
     CHANCE,
+    OF_BOARD,
     REFERENCE,
     BoardRecords,
     RowRecords,
@@ -303,7 +304,7 @@ def _compare(board: Board, known: Statistics) -> None:
 
 
 def _title(found: BoardRecords) -> str:
-    settings = [change for change in found.first.changed if change.part == "benchmark"]
+    settings = [change for change in found.first.changed if change.part in OF_BOARD]
     words = ", ".join(change.short for change in settings)
     return found.first.run.benchmark + (f" ({words})" if words else "")
 

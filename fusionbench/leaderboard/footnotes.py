@@ -96,12 +96,14 @@ def _tests(board: Board) -> list[str]:
         reach = board.detectable
         seen = f"; typically a true difference of {text.short(reach, board.percent)} is found" if reach else ""
         notes.append(f"Reference, named beforehand: {board.reference}{floor}{seen}.")
-    tested = {v.family: v.size for row in rows if (v := row.verdicts.get(board.measure)) is not None}
+    verdicts = [row.verdicts[board.measure] for row in rows if board.measure in row.verdicts]
+    tested = {v.family: v.size for v in verdicts}
     if tested:
+        given = verdicts[0].scope
         sizes = ", ".join(f"{name} ({size})" for name, size in tested.items())
         notes.append(
             f"Difference: in the {word} score; the verdict at .05 by a t test over {text.plural(board.unit)} and "
-            f"seeds, given these training sets, Holm-corrected within each family: {sizes}."
+            f"seeds, {given}, Holm-corrected within each family: {sizes}."
         )
     notes += _margin(board)
     placed = [row for row in rows if board.measure in row.places]

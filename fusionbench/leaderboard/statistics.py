@@ -156,8 +156,9 @@ def _effects(clean: Table, conditions: Mapping[Condition, Table], reads: Reading
 def _over_chance(known: Mapping[str, Table], chance: float, **how: Any) -> dict[str, Verdict]:
     """Every row against the score of the constant answer, which is taken as it is: it was fitted, not sampled."""
     first = next(iter(known.values()))
-    by_fold = np.full((2, first.by_fold.shape[1]), chance)  # as if of two seeds: it has no seed of its own
-    constant = replace(first, by_fold=by_fold, values=lambda weights: np.full((len(weights), 2), chance))
+    seeds = max(2, first.seeds)  # as if of several: it has no seed of its own
+    by_fold = np.full((seeds, first.by_fold.shape[1]), chance)
+    constant = replace(first, by_fold=by_fold, values=lambda weights: np.full((len(weights), seeds), chance))
     return stats.family({**known, CHANCE: constant}, CHANCE, "rows against chance", **how)
 
 
@@ -236,7 +237,7 @@ def tables_of(row: RowRecords, results: Path, metric: str) -> tuple[Table | None
             return None, {}
         runs.append((r.run.seed, r.run.fold, kept))
     try:
-        tables = stats.tables(runs, metric)
+        tables = stats.tables(runs, metric, repartitioned=bool(row.first.run.partition))
     except UsageError:  # the files contradict the records: no test can rest on them
         return None, {}
     clean = tables.pop(CLEAN)

@@ -30,6 +30,10 @@ SHARE = "train.groups"
 HURRIED = {"quick", "steps", "interval", "lr"}
 
 
+#: Parts of a run whose changes stand in the title of its board, not in the name of its row.
+OF_BOARD = ("benchmark", "partition")
+
+
 @dataclass(eq=False)
 class RowRecords:
     """The records of one table row: one fuser, one set of hyper-parameters, one version of the code.
@@ -147,7 +151,7 @@ class RowRecords:
             return "single modalities"
         if self.first.run.tuned:
             return "tuned rows"
-        return "recipes" if any(change.part != "benchmark" for change in self.first.changed) else "default rows"
+        return "recipes" if any(change.part not in OF_BOARD for change in self.first.changed) else "default rows"
 
     @cached_property
     def spelled(self) -> dict[Condition, str]:
@@ -192,19 +196,23 @@ def average(values: Iterable[float | None]) -> float | None:
     return sum(v for v in known if v is not None) / len(known) if known and None not in known else None
 
 
+def identity(r: Record) -> tuple[str, ...]:
+    """What the numbers of one table have in common, but for the partition into folds."""
+    settings = json.dumps(r.run.hparams.get("benchmark", {}), sort_keys=True)
+    return str(r.protocol), r.data, r.code.get("benchmark", ""), settings, " ".join(r.metrics)
+
+
 def boards(records: Sequence[Record]) -> list[BoardRecords]:
     """By benchmark, the newest board first; what differs between boards of a benchmark is noted on each."""
     found: dict[str, dict[tuple[str, ...], list[Record]]] = defaultdict(lambda: defaultdict(list))
     for r in records:
-        settings = json.dumps(r.run.hparams.get("benchmark", {}), sort_keys=True)
-        identity = (str(r.protocol), r.data, r.code.get("benchmark", ""), settings, " ".join(r.metrics))
-        found[r.run.benchmark][identity].append(r)
+        found[r.run.benchmark][(*identity(r), r.run.partition)].append(r)
     result = []
     for benchmark in sorted(found):
         same = [BoardRecords(_rows(given)) for given in found[benchmark].values()]
         same.sort(key=lambda board: board.newest, reverse=True)
         if len(same) > 1:
-            names = ("protocol", "data", "code of the benchmark", "settings of the benchmark", "metrics")
+            names = ("protocol", "data", "code of the benchmark", "settings of the benchmark", "metrics", "partition")
             differ = [n for n, c in zip(names, zip(*found[benchmark], strict=True), strict=True) if len(set(c)) > 1]
             for number, board in enumerate(same):
                 age = "the newest" if number == 0 else f"number {number + 1} by age"
@@ -286,7 +294,7 @@ def _label(r: Record, short: bool) -> str:
     if r.run.tuned:  # its settings vary by fold
         words.append("tuned" if short else f"tuned: {r.run.tuned}")
     for change in sorted(r.changed, key=lambda change: change.flag != SHARE):
-        if change.part == "benchmark" or (change.part == "train" and QUICK in r.marks and change.name in HURRIED):
+        if change.part in OF_BOARD or (change.part == "train" and QUICK in r.marks and change.name in HURRIED):
             continue  # the board's title says it, or the mark does
         plain = short and change.part == "fuser" and change.name == MODALITY
         words.append(change.value if plain else change.short if short else str(change))

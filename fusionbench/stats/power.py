@@ -96,22 +96,26 @@ def _uniforms(draws: int = 512) -> np.ndarray:
     return (0.5 + np.arange(1, draws + 1) * steps[:, None]) % 1
 
 
-def needed_groups(sources: Sources, difference: float, seeds: float, level: float = 0.05, least: int = 2) -> int | None:
-    """The fewest groups, from `least` on, that find this true difference with power .8 at so many seeds.
+def needed_groups(
+    sources: Sources, difference: float, seeds: float, level: float = 0.05, least: int = 2, *, power: float = POWER
+) -> int | None:
+    """The fewest groups, from `least` on, that find this true difference with this power at so many seeds.
 
     None if 10,000 do not.
     """
-    return _fewest(lambda n: power_of(sources, difference, n, seeds, level) >= POWER, least, MOST_GROUPS)
+    return _fewest(lambda n: power_of(sources, difference, n, seeds, level) >= power, least, MOST_GROUPS)
 
 
-def needed_seeds(sources: Sources, difference: float, groups: int, level: float = 0.05, least: int = 2) -> int | None:
-    """The fewest seeds a side, from `least` on, that find this true difference with power .8 on these groups.
+def needed_seeds(
+    sources: Sources, difference: float, groups: int, level: float = 0.05, least: int = 2, *, power: float = POWER
+) -> int | None:
+    """The fewest seeds a side, from `least` on, that find this true difference with this power on these groups.
 
     None if 1,000 do not: the groups alone forbid it.
     """
     if not sources.seeds:
         return None
-    return _fewest(lambda n: power_of(sources, difference, groups, n, level) >= POWER, least, MOST_SEEDS)
+    return _fewest(lambda n: power_of(sources, difference, groups, n, level) >= power, least, MOST_SEEDS)
 
 
 def equivalence_power(variance: float, freedom: float, margin: float, level: float = 0.05) -> float:

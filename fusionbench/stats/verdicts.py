@@ -78,11 +78,16 @@ class Verdict:
         return f"about the one trained model of {' and of '.join(single)}" if single else ""
 
     @property
-    def given(self) -> str:
+    def scope(self) -> str:
         """Over which training sets the verdict holds."""
         if self.repartitioned:
             return f"over re-dealt training sets of these {counted(self.groups, self.unit)}"
         return "given these training sets"
+
+    @property
+    def given(self) -> str:
+        """The scope, with the test over folds beside it, which asks how far the training sets matter."""
+        return self.scope + (f" (over folds: unadjusted p {spell_p(self.p_folds)})" if self.p_folds is not None else "")
 
     @property
     def mirrored(self) -> Verdict:
