@@ -81,36 +81,67 @@ def command(*words: str | Path) -> tuple[int, str, str]:
 # --------------------------------------------------------------------------------------------------------- calibration
 
 
-def test_the_quantile_is_that_of_a_slow_loop() -> None:
+def cases(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Misfits of 200 samples, their groups, and the fold of each group."""
+    group = rng.integers(0, 30, 200)
+    return rng.random(200).round(2), group, group % 3
+
+
+def slow_weights(group: np.ndarray) -> np.ndarray:
+    """Each group counts as much as a new one, and shares it among its samples."""
+    groups = len(set(group.tolist()))
+    return np.array([1 / ((groups + 1) * sum(1 for other in group if other == g)) for g in group])
+
+
+def test_a_class_is_left_out_where_a_slow_count_says_so() -> None:
     rng = np.random.default_rng(0)
-    for coverage in (0.5, 0.8, 0.9):
-        group = rng.integers(0, 30, 200)
-        scores = rng.random(200).round(2)
-        names = sorted(set(group.tolist()))
-        best = np.inf
-        for bound in sorted(set(scores.tolist())):
-            weight = sum(
-                (scores[group == g] <= bound).mean() / (len(names) + 1) for g in names
-            )  # the new group weighs as much, at infinity
-            if weight >= coverage - 1e-12:
-                best = bound
-                break
-        assert calibration.quantile(scores, group, coverage) == best
-    assert calibration.quantile(scores, np.zeros(200, dtype=int), 0.9) == np.inf
+    scores, group, fold = cases(rng)
+    weights = slow_weights(group)
+    found = calibration.Misfits.of(scores[:, None], group, fold, 3)
+    asked = rng.random((3, 50)).round(2)  # of a class, by each fold's model
+    beyond = found.new + sum(column.at_least(asked[k]) for k, column in enumerate(found.by_fold(0)))
+    slow = [
+        1 / 31 + sum(w for s, w, f in zip(scores, weights, fold, strict=True) if s >= asked[f, i]) for i in range(50)
+    ]
+    np.testing.assert_allclose(beyond, slow)
+
+
+def test_an_interval_ends_where_a_slow_search_says_so() -> None:
+    rng = np.random.default_rng(1)
+    scores, group, fold = cases(rng)
+    weights = slow_weights(group)
+    found = calibration.Misfits.of(scores[:, None], group, fold, 3)
+    centres = rng.standard_normal((3, 20))
+    for coverage in (0.5, 0.9):
+        ends = found.upper(0, centres, coverage)
+        for i in range(20):
+            above = sorted((centres[f, i] + s, w) for s, w, f in zip(scores, weights, fold, strict=True))
+            total, least = 0.0, np.inf
+            for bound, weight in above:
+                total += weight
+                if total >= coverage - 1e-12:
+                    least = bound
+                    break
+            assert ends[i] == pytest.approx(least, abs=1e-6)
+    assert (found.upper(0, centres, 0.99) == np.inf).all(), "30 groups cannot promise 99 %"
 
 
 def test_sets_by_group_cover_nine_in_ten_of_new_groups() -> None:
     """Groups differ in how hard they are and in size: samples as units would promise too much."""
     rng, shares = np.random.default_rng(1), []
+
+    def draw(number: int) -> tuple[np.ndarray, np.ndarray]:
+        sizes = rng.integers(1, 12, number)
+        group = np.repeat(np.arange(number), sizes)
+        hard = rng.gamma(2.0, 1.0, number)[group] * (1 + sizes[group] / 6)
+        return hard * rng.random(len(group)), group
+
     for _ in range(60):
-        sizes = rng.integers(1, 12, 240)
-        group = np.repeat(np.arange(240), sizes)
-        hard = rng.gamma(2.0, 1.0, 240)[group] * (1 + sizes[group] / 6)
-        bound = calibration.quantile(hard * rng.random(len(group)), group, 0.9)
-        sizes = rng.integers(1, 12, 2000)
-        new = np.repeat(np.arange(2000), sizes)
-        scores = (rng.gamma(2.0, 1.0, 2000)[new] * (1 + sizes[new] / 6)) * rng.random(len(new))
-        shares.append((np.bincount(new, scores <= bound) / sizes).mean())
+        scores, group = draw(240)
+        found = calibration.Misfits.of(scores[:, None], group, np.zeros(len(group), dtype=int), 1)
+        new, who = draw(2000)
+        inside = found.new + found.by_fold(0)[0].at_least(new) > 0.1
+        shares.append((np.bincount(who, inside) / np.bincount(who)).mean())
     assert 0.89 < np.mean(shares) < 0.915
 
 
@@ -133,29 +164,33 @@ def folds(groups: int, **change: Any) -> Calibration:
     known: dict[str, Any] = {
         "task": Task("classify", 2, ("accuracy",)), "modalities": ("a", "b"), "y": y,
         "y_mask": np.ones((n, 1), dtype=bool), "group": np.repeat(np.arange(groups), 5),
-        "present": np.ones((n, 2), dtype=bool), "answers": answers,
+        "fold": np.zeros(n, dtype=int), "present": np.ones((n, 2), dtype=bool), "answers": answers,
     }  # fmt: skip
     return Calibration(**{**known, **change})
 
 
 def test_each_set_of_modalities_is_calibrated_on_the_samples_that_have_it() -> None:
-    found = folds(40)
-    assert found.threshold(["a"], 0.9) != found.threshold(["b"], 0.9)
+    found, logits = folds(40), np.random.default_rng(4).standard_normal((1, 200, 1, 2))
+    alone = found.sets(["a"], logits, 0.9)
+    assert alone is not None
+    assert not np.array_equal(alone, found.sets(["b"], logits, 0.9))
     present = found.present.copy()
     present[::2, 1] = False
     half = replace(found, present=present)
-    np.testing.assert_array_equal(half.threshold(["a"], 0.9), found.threshold(["a"], 0.9))
+    np.testing.assert_array_equal(half.sets(["a"], logits, 0.9), alone)
     kept = slice(1, None, 2)
-    scores = calibration.misfit(found.task, found.answers[frozenset("b")][kept, 0], found.y[kept, 0], 1.0)[:, 0]
-    assert half.threshold(["b"], 0.9) == [calibration.quantile(scores, found.group[kept], 0.9)]
-    assert found.threshold([], 0.9) is None
+    fewer: dict[str, Any] = {n: getattr(found, n)[kept] for n in ("y", "y_mask", "group", "fold", "present")}
+    fewer["answers"] = {shown: a[kept] for shown, a in found.answers.items()}
+    np.testing.assert_array_equal(half.sets(["b"], logits, 0.9), folds(40, **fewer).sets(["b"], logits, 0.9))
+    assert found.sets([], logits, 0.9) is None
 
 
 def test_no_sets_below_nineteen_groups() -> None:
+    logits = np.zeros((1, 4, 1, 2))
     assert folds(19).refusal() == ""
-    assert folds(19).threshold(["a"], 0.9) is not None
+    assert folds(19).sets(["a"], logits, 0.9) is not None
     assert folds(18).refusal() == "sets and intervals need 19 groups to calibrate on, there are 18"
-    assert folds(18).threshold(["a"], 0.9) is None
+    assert folds(18).sets(["a"], logits, 0.9) is None
 
 
 def test_who_abstains_when_unsure_is_right_more_often() -> None:

@@ -41,6 +41,7 @@ class Calibration:
     Attributes:
         task: of the answers; modalities: in the order of `present`.
         y, y_mask: labels (n, S[, out]) and which of them count; group (n,): whole numbers.
+        fold: (n,) from 0, whose model answered.
         present: (n, M) which modalities each sample has.
         answers: modalities that were shown -> (n, S, out), log-probabilities or values.
         temperature: what logits are divided by, fitted on validation samples; 1 for values.
@@ -51,6 +52,7 @@ class Calibration:
     y: NDArray[np.generic]
     y_mask: Mask
     group: NDArray[np.int64]
+    fold: NDArray[np.int64]
     present: Mask
     answers: Mapping[frozenset[str], Array]
     temperature: float = 1.0
@@ -66,22 +68,47 @@ class Calibration:
             return ""
         return f"sets and intervals need {LEAST_GROUPS} groups to calibrate on, there are {self.groups}"
 
-    def threshold(self, there: Collection[str], coverage: float) -> Array | None:
-        """(1,) or (out,) the score up to which a class or value belongs to the set, where these modalities are there.
+    def sets(self, there: Collection[str], answers: Array, coverage: float) -> Mask | None:
+        """(n, S, out) which classes belong to the set of each new sample of which these modalities are there.
 
-        None where too few groups have all of them, or where the answers with these alone are not known.
+        A class belongs to it unless its misfit to the answer of each fold's model is beyond those of that fold's own
+        test groups in too many cases, counted over all folds (cross-conformal prediction: Vovk 2015).
+
+        Args:
+            answers: (folds, n, S, out) of each fold's model.
+
+        Returns None where too few groups have all of these modalities, or answers with these alone are not known.
         """
+        if (known := self._misfits(there)) is None:
+            return None
+        asked = 1.0 - probabilities(answers, self.temperature)
+        beyond = np.full(asked.shape[1:], known.new)
+        for fold, column in enumerate(known.by_fold(0)):
+            beyond += column.at_least(asked[fold])
+        return np.asarray(beyond > 1 - coverage + 1e-12)
+
+    def intervals(self, there: Collection[str], answers: Array, coverage: float) -> Array | None:
+        """(n, S, out, 2) likewise the least and the largest value (CV+: Barber, Candes, Ramdas and Tibshirani 2021)."""
+        if (known := self._misfits(there)) is None:
+            return None
+        ends = np.empty((*answers.shape[1:], 2))
+        for k in range(answers.shape[-1]):
+            centres = answers[..., k].astype(np.float64)
+            ends[..., k, 1] = known.upper(k, centres, coverage)
+            ends[..., k, 0] = -known.upper(k, -centres, coverage)
+        return ends
+
+    def _misfits(self, there: Collection[str]) -> Misfits | None:
         shown = frozenset(there)
         if shown not in self.answers:
             return None
         rows = np.flatnonzero(self.present[:, [self.modalities.index(m) for m in shown]].all(1))
         mask = self.y_mask[rows]  # (k, S)
-        answers, y = self.answers[shown][rows][mask], self.y[rows][mask]
-        group = np.repeat(self.group[rows], mask.sum(1))
+        group, fold = (np.repeat(column[rows], mask.sum(1)) for column in (self.group, self.fold))
         if len(np.unique(group)) < LEAST_GROUPS:
             return None
-        scores = misfit(self.task, answers, y, self.temperature)
-        return np.array([quantile(column, group, coverage) for column in scores.T])
+        found = misfit(self.task, self.answers[shown][rows][mask], self.y[rows][mask], self.temperature)
+        return Misfits.of(found, group, fold, 1 + int(self.fold.max()))
 
     def abstention(self) -> list[Abstention]:
         """The primary metric where only the surest answers are given, clean; empty for values, which have no sureness.
@@ -113,17 +140,70 @@ def misfit(task: Task, answers: Array, y: NDArray[np.generic], temperature: floa
     return np.abs(answers.astype(np.float64) - y.astype(np.float64).reshape(answers.shape))
 
 
-def quantile(scores: Array, group: NDArray[np.int64], coverage: float) -> float:
-    """The score that a new sample of a new group stays below with probability `coverage`; infinity if there is none.
+@dataclass(frozen=True, eq=False)
+class Column:
+    """Misfits of one fold in rising order, and the weight of the first so many of them."""
 
-    Each of G groups has the weight 1 / (G + 1), which its samples share, and the new one the rest, at infinity
-    (hierarchical conformal prediction: Lee, Barber and Willett 2023).
+    scores: Array
+    weight: Array
+
+    def at_least(self, bound: Array) -> Array:
+        """The weight of those that are `bound` or more."""
+        return np.asarray(self.weight[-1] - self.weight[np.searchsorted(self.scores, bound, side="left")])
+
+    def at_most(self, bound: Array) -> Array:
+        """The weight of those that are `bound` or less."""
+        return np.asarray(self.weight[np.searchsorted(self.scores, bound, side="right")])
+
+
+@dataclass(frozen=True, eq=False)
+class Misfits:
+    """How wrong the folds' models were, (k, columns), and what each case counts.
+
+    Each of G groups has the weight 1 / (G + 1), which its samples share, and a new one, of which nothing is known, the
+    rest: `new` (hierarchical conformal prediction: Lee, Barber and Willett 2023).
     """
-    names, place, sizes = np.unique(group, return_inverse=True, return_counts=True)
-    order = np.argsort(scores, kind="stable")
-    weights = 1.0 / ((len(names) + 1) * sizes[place[order]])
-    reached = np.cumsum(weights) >= coverage - 1e-12
-    return float(scores[order][reached.argmax()]) if reached.any() else float("inf")
+
+    columns: list[list[Column]]  # [output][fold]
+    new: float
+
+    @staticmethod
+    def of(scores: Array, group: NDArray[np.int64], fold: NDArray[np.int64], folds: int) -> Misfits:
+        """From scores (k, columns), and the group and the fold of each (k,)."""
+        names, place, sizes = np.unique(group, return_inverse=True, return_counts=True)
+        new = 1.0 / (len(names) + 1)
+        weights = new / sizes[place]
+        columns = []
+        for column in scores.T:
+            parts = []
+            for number in range(folds):
+                mine = np.flatnonzero(fold == number)
+                mine = mine[np.argsort(column[mine], kind="stable")]
+                parts.append(Column(column[mine], np.concatenate([[0.0], np.cumsum(weights[mine])])))
+            columns.append(parts)
+        return Misfits(columns, new)
+
+    def by_fold(self, output: int) -> list[Column]:
+        return self.columns[output]
+
+    def upper(self, output: int, centres: Array, coverage: float) -> Array:
+        """The least bound that answer + misfit, over the cases, stays below with weight `coverage`; else infinity.
+
+        centres (folds, ...): the answer of each fold's model. By bisection, to a billionth of the range.
+        """
+        parts = self.columns[output]
+
+        def weight(bound: Array) -> Array:
+            return np.asarray(sum(part.at_most(bound - centre) for part, centre in zip(parts, centres, strict=True)))
+
+        largest = max(part.scores[-1] for part in parts if len(part.scores))
+        low, high = centres.min(0) - 1e-9 * (1 + largest), centres.max(0) + largest * (1 + 1e-9) + 1e-12
+        reached = weight(high) >= coverage - 1e-12
+        for _ in range(40):
+            middle = (low + high) / 2
+            enough = weight(middle) >= coverage - 1e-12
+            low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+        return np.where(reached, high, np.inf)
 
 
 def probabilities(answers: Array, temperature: float = 1.0) -> Array:

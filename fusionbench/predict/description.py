@@ -34,6 +34,7 @@ class Description:
         seeds: one trained model each; chosen: learning rate and steps, or the settings of an estimator.
         groups: hashes of the names of the groups that were trained on; unit: what one is called.
         scores: metric -> score on groups that the folds' models had not seen, with its interval.
+        folds: of each fold's model `fold` and, of an estimator, the `settings` that its validation chose.
         code: part -> fingerprint of the plugin's file. note: how the model was made, in a sentence.
     """
 
@@ -59,6 +60,7 @@ class Description:
     protocol: int = 0
     temperature: float = 1.0
     note: str = ""
+    folds: list[Mapping[str, Any]] = field(default_factory=list)
     versions: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fusionbench import engine, harness, stats
+from fusionbench import engine, harness, hparams, registry, stats
 from fusionbench.api import PROTOCOL, Batch
 from fusionbench.corruptions.missing import subsets
 from fusionbench.engine import Member, Recipe, Trained
@@ -74,6 +74,11 @@ def fit(
     """
     out, results = Path(out), Path(results)
     folders.check_free(out)
+    for m, name in (backbones or {}).items():
+        if registry.is_path(name):
+            raise UsageError(
+                f"a model for use is built by name, and the backbone of {m} is the file {name}: install it"
+            )
     setup = harness.setup(benchmark, fuser, backbones, given, quick)
     plan = plan_runs(
         setup,
@@ -87,27 +92,26 @@ def fit(
     done = [r for r in records if r.status == "done"]
     if not done:
         raise UsageError(f"{title}: every fold failed ({next((r.error for r in records), 'no record')})")
-    evidence = Folds.gather(setup, [done_by_fold(done)], results)
-    choice = choose(setup, done)
-    numbers = list(range(seeds))
-    samples = len(labelled(setup.data))
+    folded = Folds.gather(setup, [done_by_fold(done)], results, device)
+    choice, numbers, samples = choose(setup, done), list(range(seeds)), len(labelled(setup.data))
     description = describe(
         setup, seeds=numbers, chosen=choice.settings, scores=scores(done, results), protocol=PROTOCOL,
-        temperature=evidence.calibration.temperature, versions=dict(done[0].versions), samples=samples,
+        temperature=folded.calibration.temperature, versions=dict(done[0].versions), samples=samples,
+        folds=[{"fold": r.run.fold, "settings": settings_of(setup, r.chosen)} for r in done],
         note=f"{title}: {counted(seeds, 'model')} on all {counted(samples, 'sample')}, {choice.said}",
     )  # fmt: skip
     if setup.is_estimator:
-        members, kept = _estimators(setup, choice, numbers)
-        size = folders.save(out, replace(description, settings=choice.settings_of(setup)), evidence.calibration, **kept)
+        described = replace(description, settings=settings_of(setup, choice.settings))
+        sides = [harness.splits_of(setup, setup.data, r.run.fold) for r in done]
+        blueprint = replace(setup.trained, settings=described.settings)
+        size = folders.save_estimator(out, described, folded.calibration, blueprint, setup.data, sides)
         say(f"{out} holds the training samples: an estimator is fitted again from them when it is loaded")
     else:
-        where = harness.pick(device)
-        weights = train(setup.trained, setup.recipe, setup.data, choice, numbers, where)
-        members = [Network(build_model(setup.trained, s, w, where)) for s, w in zip(numbers, weights, strict=True)]
-        size = folders.save(out, description, evidence.calibration, weights=weights)
+        weights = train(setup.trained, setup.recipe, setup.data, choice, numbers, harness.pick(device))
+        of_folds = [w for r in done if (w := store.weights(results, r.run)) is not None]
+        size = folders.save_network(out, description, folded.calibration, weights, of_folds)
     say(f"written to {out} ({size / 1e6:.1f} MB)")
-    device_of = torch.device("cpu") if setup.is_estimator else harness.pick(device)
-    return Predictor(description, members, evidence.calibration, device_of)
+    return folders.load(out, device, fuser)
 
 
 def conditions_of(setup: Setup) -> list[str]:
@@ -148,12 +152,12 @@ class Choice:
     settings: Mapping[str, float]
     said: str
 
-    def settings_of(self, setup: Setup) -> dict[str, Any]:
-        """The fuser's hyper-parameters with what was chosen."""
-        from fusionbench import hparams
 
-        declared = hparams.read(setup.blueprint.fuser)
-        return {**setup.trained.settings, **{n: declared[n].parse(v) for n, v in self.settings.items()}}
+def settings_of(setup: Setup, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """An estimator's hyper-parameters with those of its grid that were chosen; a network's as they are."""
+    declared = hparams.read(setup.blueprint.fuser)
+    new = {n: declared[n].parse(v) for n, v in chosen.items() if setup.is_estimator and n in declared}
+    return {**setup.trained.settings, **new}
 
 
 def choose(setup: Setup, records: Sequence[Record]) -> Choice:
@@ -226,27 +230,18 @@ def train(
     return [found[number].weights for number in range(len(members))]
 
 
-def _estimators(setup: Setup, choice: Choice, seeds: Sequence[int]) -> tuple[list[Answering], dict[str, Any]]:
-    """Fitted on every labelled sample, and what is kept of them."""
-    data = setup.data.to("cpu")[labelled(setup.data)]
-    blueprint = replace(setup.trained, settings=choice.settings_of(setup))
-    members = folders.fit_all(blueprint, data, seeds, setup.recipe.missing)
-    probe = np.stack([member.answer(data[: folders.PROBE]) for member in members])
-    return members, {"training": data, "probe": probe}
-
-
 # --------------------------------------------------------------------------------------------------------- the folds
 
 
 @dataclass(frozen=True, eq=False)
 class Folds:
-    """The trained models of a row, seed by seed and fold by fold, and the calibration that their answers give."""
+    """The trained models of a row, those of each fold together, and the calibration that their answers give."""
 
-    models: list[Answering]
+    models: list[list[Answering]]
     calibration: Calibration
 
     @staticmethod
-    def gather(setup: Setup, seeds: Sequence[Mapping[int, Record]], results: Path, device: str = "cpu") -> Folds:
+    def gather(setup: Setup, seeds: Sequence[Mapping[int, Record]], results: Path, device: str) -> Folds:
         """From records of the same folds, one mapping fold -> record a seed.
 
         Raises:
@@ -254,14 +249,14 @@ class Folds:
         """
         where = torch.device("cpu") if setup.is_estimator else harness.pick(device)
         data = setup.data.to(where)
-        models: list[Answering] = []
+        models: list[list[Answering]] = []
         valid: list[tuple[np.ndarray, np.ndarray]] = []
         tested: list[tuple[Predictions, dict[str, np.ndarray]]] = []
         task = setup.benchmark.task
         for fold in seeds[0]:
             records = [by_fold[fold] for by_fold in seeds]
             members = [load_member(setup, r, results, data) for r in records]
-            models += members
+            models.append(members)
             val = data[harness.splits_of(setup, data, fold).val]
             mask = val.y_mask.cpu().numpy()
             found = mean_answer(task, [m.answer(val) for m in members])
@@ -307,17 +302,18 @@ def _calibration(
     data, modalities = setup.data, tuple(setup.benchmark.shapes)
     place = {name: row for row, name in enumerate(data.ids)}
     has = present(data.streams)
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in ("y", "y_mask", "present")}
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in ("y", "y_mask", "present", "fold")}
     groups: list[str] = []
     answers: dict[frozenset[str], list[np.ndarray]] = {}
     shared = set.intersection(*(set(joined) for _, joined in tested))
     seen: set[str] = set()
-    for found, joined in tested:
+    for number, (found, joined) in enumerate(tested):
         new = np.array([str(name) not in seen for name in found.ids])
         seen |= set(map(str, found.ids))
         parts["y"].append(found.y[new])
         parts["y_mask"].append(found.y_mask[new])
         parts["present"].append(has[[place[str(name)] for name in found.ids[new]]])
+        parts["fold"].append(np.full(new.sum(), number))
         groups += map(str, found.groups[new])
         for condition in shared:
             shown = _shown(condition, modalities)

@@ -1,9 +1,9 @@
 """A deployed model on disk: a folder of model.json and .safetensors files. Nothing in it is ever unpickled.
 
-`model.json` is the `Description`; `seed-<k>.safetensors` the weights of a network; `calibration.safetensors` the
-answers that its probabilities, sets and intervals rest on, with the labels they were compared with. An estimator has
-no weights that could be read again safely and by every version of a library: `training.safetensors` holds the samples
-it was fitted on, and it is fitted again from its seed when it is loaded.
+`model.json` is the `Description`; `seed-<k>.safetensors` the weights of a network that answers, `fold-<k>.safetensors`
+of those that sets and intervals rest on; `calibration.safetensors` the folds' answers to their test groups, with the
+labels. An estimator has no weights that could be read again safely and by every version of a library:
+`training.safetensors` holds the samples it was fitted on, and it is fitted again from its seed when it is loaded.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fusionbench import harness
-from fusionbench.api import Batch, Stream
+from fusionbench import harness, hparams
+from fusionbench.api import Batch, Splits, Stream
 from fusionbench.engine.model import Blueprint
 from fusionbench.errors import UsageError
 from fusionbench.harness.evaluate import Answering, Network, build_model
@@ -32,32 +32,49 @@ from fusionbench.records import plain, store, typed
 from fusionbench.records.types import DAMAGE
 
 FORMAT = 1
-MODEL, CALIBRATION, TRAINING = "model.json", "calibration.safetensors", "training.safetensors"
+MODEL, CALIBRATION, TRAINING = "model.json", "calibration", "training"
 PROBE = 16  # training samples whose answers are kept, to see that a fitted estimator came back
 Weights = Mapping[str, Tensor]
 
 
-def save(
-    folder: Path, description: Description, calibration: Calibration, *,
-    weights: Sequence[Weights] = (), training: Batch | None = None, probe: np.ndarray | None = None,
-) -> int:  # fmt: skip
-    """Writes the folder, whole or not at all, in the place of a model that was there; its bytes.
+def save_network(
+    folder: Path, description: Description, calibration: Calibration, seeds: Sequence[Weights], folds: Sequence[Weights]
+) -> int:
+    """Writes the folder of a network, whole or not at all, in the place of a model that was there; its bytes.
+
+    Args:
+        seeds, folds: weights of the models of each of `description.seeds` and of `description.folds`.
 
     Raises:
         UsageError: it cannot be written, or another kind of folder is there.
     """
+    parts = {f"seed-{seed}": w for seed, w in zip(description.seeds, seeds, strict=True)}
+    parts |= {f"fold-{known['fold']}": w for known, w in zip(description.folds, folds, strict=True)}
+    return _save(folder, description, calibration, parts)
+
+
+def save_estimator(
+    folder: Path, description: Description, calibration: Calibration, blueprint: Blueprint, data: Batch,
+    sides: Sequence[Splits],
+) -> int:  # fmt: skip
+    """Likewise of an estimator: the samples, and which of them each fold trains and validates on."""
+    members = _members(blueprint, description, data)
+    tensors = _tensors(data)
+    tensors["probe"] = torch.from_numpy(np.stack([member.answer(data[:PROBE]) for member in members]))
+    for known, split in zip(description.folds, sides, strict=True):
+        tensors |= {f"{side}-{known['fold']}": torch.from_numpy(getattr(split, side)) for side in ("train", "val")}
+    return _save(folder, description, calibration, {TRAINING: tensors})
+
+
+def _save(folder: Path, description: Description, calibration: Calibration, parts: Mapping[str, Weights]) -> int:
     check_free(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as made:
             new, old = Path(made) / "new", Path(made) / "old"
             new.mkdir()
-            for seed, member in zip(description.seeds, weights, strict=False):
-                _write(new / f"seed-{seed}.safetensors", member)
-            if training is not None:
-                assert probe is not None
-                _write(new / TRAINING, {**_tensors(training), "probe": torch.from_numpy(probe)})
-            _write(new / CALIBRATION, _calibration_tensors(calibration))
+            for name, tensors in {**parts, CALIBRATION: _calibration_tensors(calibration)}.items():
+                _write(new / f"{name}.safetensors", tensors)
             text = json.dumps({"format": FORMAT, **plain(asdict(description))}, indent=1, allow_nan=False)
             store.write(new / MODEL, lambda file: file.write(text.encode() + b"\n"))
             if folder.exists():
@@ -90,25 +107,37 @@ def load(folder: Path, device: str = "auto", fuser: str | None = None) -> Predic
             raise UsageError(f"{folder} is of a newer fusionbench (format {written}): upgrade this one")
         description: Description = typed.build(Description, content)
         blueprint = description.blueprint(fuser)
-        calibration = _calibration(description, _read(folder / CALIBRATION))
+        calibration = _calibration(description, _read(folder, CALIBRATION))
         if is_estimator(blueprint):
-            fitted = _fitted(blueprint, description, _read(folder / TRAINING))
-            return Predictor(description, fitted, calibration, torch.device("cpu"))
+            tensors = _read(folder, TRAINING)
+            members = _fitted(blueprint, description, tensors)
+            return Predictor(
+                description, members, calibration, lambda: _fold_estimators(blueprint, description, tensors),
+                torch.device("cpu"),
+            )  # fmt: skip
         where = harness.pick(device)
-        members: list[Answering] = [
-            Network(build_model(blueprint, seed, _read(folder / f"seed-{seed}.safetensors"), where))
-            for seed in description.seeds
-        ]
+
+        def network(name: str) -> Answering:
+            return Network(build_model(blueprint, 0, _read(folder, name), where))
+
+        members = [network(f"seed-{seed}") for seed in description.seeds]
+        folds = [[network(f"fold-{known['fold']}")] for known in description.folds]
     except (*DAMAGE, RuntimeError) as error:
         reason = " ".join(str(error).split())[:150]
         raise UsageError(f"{folder} is no model that can be read ({reason}): fit it again") from None
-    return Predictor(description, members, calibration, where)
+    return Predictor(description, members, calibration, lambda: folds, where)
+
+
+def _members(blueprint: Blueprint, description: Description, data: Batch) -> list[Answering]:
+    """An estimator of each seed on all labelled samples. One that stops early on its `val` meets these there, too."""
+    rows = np.flatnonzero(data.y_mask.any(1).numpy())
+    return [harness.fit(blueprint, data, rows, rows, seed, description.missing) for seed in description.seeds]
 
 
 def _fitted(blueprint: Blueprint, description: Description, tensors: Weights) -> list[Answering]:
-    """Estimators fitted again, each compared with what it answered when it was saved."""
+    """The members fitted again, each compared with what it answered when it was saved."""
     data = _batch(tensors)
-    members = fit_all(blueprint, data, description.seeds, description.missing)
+    members = _members(blueprint, description, data)
     now = np.stack([member.answer(data[:PROBE]) for member in members])
     off = float(np.abs(now - tensors["probe"].numpy()).max())
     if off > 1e-4:
@@ -119,10 +148,16 @@ def _fitted(blueprint: Blueprint, description: Description, tensors: Weights) ->
     return members
 
 
-def fit_all(blueprint: Blueprint, data: Batch, seeds: Sequence[int], missing: str) -> list[Answering]:
-    """An estimator of each seed on all samples. One that stops early on its `val` meets training samples there."""
-    everyone = np.arange(len(data))
-    return [harness.fit(blueprint, data, everyone, everyone, seed, missing) for seed in seeds]
+def _fold_estimators(blueprint: Blueprint, description: Description, tensors: Weights) -> list[list[Answering]]:
+    """The estimator of each fold, with the settings that its validation chose."""
+    data, found = _batch(tensors), list[list[Answering]]()
+    declared = hparams.read(blueprint.fuser)
+    for known in description.folds:
+        settings = hparams.fill(declared, known["settings"], description.fuser)
+        train, val = (tensors[f"{side}-{known['fold']}"].numpy() for side in ("train", "val"))
+        model = harness.fit(replace(blueprint, settings=settings), data, train, val, 0, description.missing)
+        found.append([model])
+    return found
 
 
 # ------------------------------------------------------------------------------------------------------------- tensors
@@ -136,10 +171,11 @@ def _write(path: Path, tensors: Weights) -> None:
     store.write(path, lambda file: file.write(payload))
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(folder: Path, name: str) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    path = folder / f"{name}.safetensors"
     try:
         return dict(load_file(path))
     except SafetensorError as error:
@@ -164,7 +200,9 @@ def _batch(tensors: Weights) -> Batch:
 
 
 def _calibration_tensors(found: Calibration) -> dict[str, Tensor]:
-    parts = {name: torch.from_numpy(np.asarray(getattr(found, name))) for name in ("y", "y_mask", "group", "present")}
+    parts = {
+        name: torch.from_numpy(np.asarray(getattr(found, name))) for name in ("y", "y_mask", "group", "fold", "present")
+    }
     answers = {
         "answers/" + "+".join(m for m in found.modalities if m in shown): torch.from_numpy(a.astype(np.float32))
         for shown, a in found.answers.items()
@@ -179,6 +217,6 @@ def _calibration(description: Description, tensors: Weights) -> Calibration:
         for name, a in arrays.items()
         if name.startswith("answers/")
     }
-    known: dict[str, Any] = {name: arrays[name] for name in ("y", "y_mask", "group", "present")}
+    known: dict[str, Any] = {name: arrays[name] for name in ("y", "y_mask", "group", "fold", "present")}
     modalities = tuple(description.modalities)
     return Calibration(description.task, modalities, **known, answers=answers, temperature=description.temperature)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from fusionbench.errors import UsageError
 from fusionbench.harness.evaluate import Answering
 from fusionbench.predict.calibration import Abstention, Calibration, mean_answer, probabilities
 from fusionbench.predict.description import Description, known_groups
-from fusionbench.predict.inputs import present, read
+from fusionbench.predict.inputs import Inputs, present, read
 from fusionbench.records import store
 from fusionbench.text import counted
 
@@ -34,8 +35,8 @@ class Answers:
     Attributes:
         ids: n names; labels: (n, S) classes, or (n, S, out) values.
         probabilities: (n, S, out), calibrated; None for values.
-        sets: (n, S, out) bool, the classes that the set holds; intervals: (n, S, out, 2). None where not offered, NaN
-            (an interval), or every class (a set) where nothing is known of a sample's modalities.
+        sets: (n, S, out) bool, the classes that the set holds; intervals: (n, S, out, 2). None where not offered; every
+            class, or from minus to plus infinity, where nothing is known of a sample's modalities.
         coverage: how often they hold the truth.
         missing: of each sample the modalities that it lacks.
     """
@@ -110,17 +111,23 @@ class Predictor:
     """One trained model, or several whose answers are averaged; `fusionbench.load_model` makes one.
 
     Attributes:
-        description: what it is; calibration: how sure its answers are, None where nothing is known of that.
+        description: what it is; members: what answers; calibration: how sure that is.
+        folds: the models of each fold, which sets and intervals rest on; made when they are first asked.
     """
 
     def __init__(
-        self, description: Description, members: Sequence[Answering], calibration: Calibration | None,
-        device: torch.device,
+        self, description: Description, members: Sequence[Answering], calibration: Calibration,
+        folds: Callable[[], Sequence[Sequence[Answering]]], device: torch.device,
     ) -> None:  # fmt: skip
         self.description, self.members, self.calibration, self.device = description, members, calibration, device
+        self._folds = folds
         numbers = [files.whole(c) for c in description.classes]
         named = description.classes if None in numbers else numbers
         self.classes: list[Any] = list(named) or list(range(description.out))
+
+    @cached_property
+    def folds(self) -> Sequence[Sequence[Answering]]:
+        return self._folds()
 
     @property
     def modalities(self) -> list[str]:
@@ -136,7 +143,7 @@ class Predictor:
         Raises:
             UsageError: the data are not of this model's modalities and widths.
         """
-        found = self.answers(data, columns).labels
+        found = self._labels(self._mean(self._asked(data, columns)[1]))
         found = found if self.description.per_frame else found[:, 0]
         single = self.description.kind == "regress" and self.description.out == 1
         return found[..., 0] if single else found
@@ -147,9 +154,9 @@ class Predictor:
         Raises:
             UsageError: as `predict`; it answers values, not classes.
         """
-        found = self.answers(data, columns).probabilities
-        if found is None:
+        if self.description.kind != "classify":
             raise UsageError(f"{self.description.fuser} answers values here: probabilities are of classes")
+        found = self._probabilities(self._mean(self._asked(data, columns)[1]))
         return found if self.description.per_frame else found[:, 0]
 
     def answers(self, data: Any, columns: Columns | None = None, coverage: float = COVERAGE) -> Answers:
@@ -160,58 +167,63 @@ class Predictor:
         """
         if not 0.5 <= coverage < 1:
             raise UsageError(f"a coverage lies from .5 to below 1, not {coverage}")
-        inputs, known = read(data, self.description.expected, columns), self.description
+        inputs, batch = self._asked(data, columns)
+        there, logits = present(inputs.streams), self._mean(batch)
+        missing = [tuple(m for m, has in zip(self.modalities, row, strict=True) if not has) for row in there]
+        bounded = None if self.calibration.refusal() else self._bounded(there, batch, coverage)
+        labels = self._labels(logits)
+        if self.description.kind == "classify":
+            return Answers(
+                inputs.ids, labels, self.classes, self._probabilities(logits), bounded, None, coverage, missing
+            )
+        return Answers(inputs.ids, labels, [], None, None, bounded, coverage, missing)
+
+    def _labels(self, logits: np.ndarray) -> np.ndarray:
+        return np.array(self.classes)[logits.argmax(-1)] if self.description.kind == "classify" else logits
+
+    def _probabilities(self, logits: np.ndarray) -> np.ndarray:
+        return probabilities(logits, self.calibration.temperature)
+
+    def _bounded(self, there: np.ndarray, batch: Batch, coverage: float) -> np.ndarray:
+        """(n, S, out) sets, or (n, S, out, 2) intervals; every class, or all values, where nothing is known."""
+        task = self.description.task
+        answers = np.stack([mean_answer(task, [m.answer(batch) for m in fold]) for fold in self.folds])
+        classes = task.kind == "classify"
+        if classes:
+            bounded = np.ones(answers.shape[1:], dtype=bool)
+        else:
+            bounded = np.broadcast_to(np.array([-np.inf, np.inf]), (*answers.shape[1:], 2)).copy()
+        for pattern in np.unique(there, axis=0):
+            names = [m for m, has in zip(self.modalities, pattern, strict=True) if has]
+            rows = np.flatnonzero((there == pattern).all(1))
+            bound = self.calibration.sets if classes else self.calibration.intervals
+            found = bound(names, answers[:, rows], coverage)
+            if found is not None:
+                bounded[rows] = found
+        return bounded
+
+    def abstention(self) -> list[Abstention]:
+        """The score if only the surest answers are given, on groups that had not been seen; empty for values."""
+        return self.calibration.abstention()
+
+    def _asked(self, data: Any, columns: Columns | None) -> tuple[Inputs, Batch]:
+        """The samples as they came and as the trained part sees them; groups that were in training are named so."""
+        known = self.description
+        inputs = read(data, known.expected, columns)
         if met := known_groups(inputs.groups, known.groups):
             everyone = counted(len(set(inputs.groups)), known.unit)
             warnings.warn(
                 f"{len(met)} of {everyone} were in training: answers about them are better than about new ones",
-                stacklevel=3,
+                stacklevel=4,
             )
-        logits = self._ask(inputs.streams, inputs.ids)
-        there = present(inputs.streams)
-        missing = [tuple(m for m, has in zip(self.modalities, row, strict=True) if not has) for row in there]
-        task = known.task
-        if task.kind == "classify":
-            proba = probabilities(logits, self.calibration.temperature if self.calibration else 1.0)
-            labels = np.array(self.classes)[proba.argmax(-1)]
-            sets = self._bounded(there, coverage, 1 - proba)
-            inside = None if sets is None else 1 - proba <= sets
-            return Answers(inputs.ids, labels, self.classes, proba, inside, None, coverage, missing)
-        reach = self._bounded(there, coverage, logits)
-        intervals = None if reach is None else np.stack([logits - reach, logits + reach], -1)
-        return Answers(inputs.ids, logits, [], None, None, intervals, coverage, missing)
+        n, steps = len(inputs), self._clock(inputs.streams)
+        y = torch.zeros(n, steps, dtype=torch.long) if known.kind == "classify" else torch.zeros(n, steps, known.out)
+        streams = known.encoded(inputs.streams, inputs.ids, self.device)
+        return inputs, Batch(streams, y, torch.zeros(n, steps, dtype=torch.bool)).to(self.device)
 
-    def _bounded(self, there: np.ndarray, coverage: float, like: np.ndarray) -> np.ndarray | None:
-        """(n, 1, 1 or out) the threshold of each sample's modalities, infinite where it is not known."""
-        if self.calibration is None or self.calibration.refusal():
-            return None
-        found = np.full((len(there), 1, 1 if self.description.kind == "classify" else like.shape[2]), np.inf)
-        for pattern in np.unique(there, axis=0):
-            names = [m for m, has in zip(self.modalities, pattern, strict=True) if has]
-            threshold = self.calibration.threshold(names, coverage) if names else None
-            if threshold is not None:
-                found[(there == pattern).all(1)] = threshold
-        return found
-
-    def abstention(self) -> list[Abstention]:
-        """The score if only the surest answers are given, on groups that had not been seen; empty for values.
-
-        Raises:
-            UsageError: nothing is known of it.
-        """
-        if self.calibration is None:
-            raise UsageError("this model has no calibration: `fusionbench fit` makes one with it")
-        return self.calibration.abstention()
-
-    def _ask(self, streams: dict[str, Any], ids: list[str]) -> np.ndarray:
+    def _mean(self, batch: Batch) -> np.ndarray:
         """(n, S, out) log-probabilities or values, averaged over the members."""
-        known = self.description
-        steps = self._clock(streams)
-        streams = known.encoded(streams, ids, self.device)
-        shape = (len(ids), steps) if known.kind == "classify" else (len(ids), steps, known.out)
-        y = torch.zeros(shape, dtype=torch.long if known.kind == "classify" else torch.float32)
-        batch = Batch(streams, y, torch.zeros(len(ids), steps, dtype=torch.bool)).to(self.device)
-        return mean_answer(known.task, [member.answer(batch) for member in self.members])
+        return mean_answer(self.description.task, [member.answer(batch) for member in self.members])
 
     def _clock(self, streams: Mapping[str, Stream | Source]) -> int:
         """Answers a sample: 1, or per frame as many as the steps that came in stand for."""
@@ -237,8 +249,7 @@ class Predictor:
                 )
                 unseen = text.plural(known.unit)
                 lines.append(f"{name} {spelled}{bounds} on {unseen} that the folds' models had not seen")
-        if self.calibration is not None:
-            lines.append(self.calibration.refusal() or _PROMISE.format(unit=known.unit))
+        lines.append(self.calibration.refusal() or _PROMISE.format(unit=known.unit))
         return lines
 
     def __repr__(self) -> str:

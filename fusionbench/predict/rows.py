@@ -48,11 +48,12 @@ def load_row(
     description = describe(
         setup, seeds=seeds, scores=scores(runs, results), temperature=folds.calibration.temperature,
         samples=len(labelled(setup.data)), versions=dict(first.versions), protocol=first.protocol,
-        note=f"{row.label} on {first.run.benchmark}: the mean of {counted(len(folds.models), 'model')}, "
+        note=f"{row.label} on {first.run.benchmark}: the mean of {counted(len(runs), 'model')}, "
         f"{counted(len(by_seed[0]), 'fold')} x {counted(len(seeds), 'seed')}",
     )  # fmt: skip
     where = harness.pick("cpu" if setup.is_estimator else device)
-    return Predictor(description, folds.models, folds.calibration, where)
+    members = [member for models in folds.models for member in models]
+    return Predictor(description, members, folds.calibration, lambda: folds.models, where)
 
 
 def find(name: str, results: Path) -> RowRecords:
