@@ -25,7 +25,7 @@ PLUGINS = ("fusers", "backbones", "benchmarks")  # corruptions are plugins too, 
 ORDER = (
     "errors paths text progress workers hparams conditions api registry metrics corruptions contract "
     "records stats leaderboard tracking features custom_data engine harness check datacheck data jobs "
-    "search study report cli __main__"
+    "predict sklearn search study report cli __main__"
 ).split()
 
 #: No torch when they are imported, directly or through another module.
@@ -41,6 +41,8 @@ NAMED = {
     "features": {"identity"},
     "harness": {"identity"},
     "jobs": {"watch"},  # a function of its own
+    "predict": {"identity"},
+    "sklearn": {"concat", "identity"},
     "records": {"concat", "late_average", "unimodal", "unimodal_forest", "forest"},  # the references of the protocol
     "custom_data": {"identity", "tcn"},
     "study": {"watch"},

@@ -26,6 +26,8 @@ COMMANDS = {
     "leaderboard": ("tables", "Ranked tables from the records on disk."),
     "report": ("tables", "One self-contained HTML page from the records."),
     "records": ("tables", "Records: list, compare, reproduce, publish."),
+    "fit": ("predict", "Train one model for use, on all groups, and say how sure it is."),
+    "predict": ("predict", "Answers of a trained model to new samples."),
     "tune": ("tune", "Search hyper-parameters, nested, on validation data only."),
     "data": ("data", "Get public data, check your own."),
 }

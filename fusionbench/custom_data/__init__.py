@@ -106,7 +106,7 @@ def build(raw: Raw) -> type[OwnData]:
         "shapes": {m: tuple(s.shape[1:]) for m, s in streams.items()},
         "rates": raw.rates,
         "task": task,
-        "backbones": {m: raw.backbones.get(m) or _backbone(s, task.per_frame) for m, s in streams.items()},
+        "backbones": {m: raw.backbones.get(m) or backbone_for(s, task.per_frame) for m, s in streams.items()},
         "corruptions": tuple(settings.get("corruptions", _corruptions(streams))),
         "_data": Batch(streams, y, y_mask, ids, groups),
         **_protocol(raw, groups),
@@ -194,8 +194,8 @@ def _protocol(raw: Raw, groups: Sequence[str]) -> dict[str, Any]:
     return {**found, "subject_dependent": reason}
 
 
-def _backbone(stream: Stream, per_frame: bool) -> tuple[str, Mapping[str, object]]:
-    """A single step needs no encoder; longer sequences are shortened unless each frame is answered."""
+def backbone_for(stream: Stream, per_frame: bool) -> tuple[str, Mapping[str, object]]:
+    """The default encoder: none for a single step; longer sequences are shortened unless each frame is answered."""
     steps = stream.shape[0]
     if steps == 1:
         return "identity", {}

@@ -34,7 +34,7 @@ def of_arrays(path: Path, arrays: Mapping[str, Array], given: Mapping[str, Any])
     for name in names:
         _refuse_role(path, name, arrays[name], given)
     table = {name: arrays[name] for name in arrays if name not in names}
-    x = {m: _by_row(path, m, arrays, m, f"{m}_mask") for m in names}
+    x = {m: by_row(path, m, arrays, m, f"{m}_mask") for m in names}
     return _assemble(path, path, table, x, given, roles)
 
 
@@ -65,7 +65,7 @@ def folder(path: Path) -> Raw:
             x[m] = _columns(file, m, content, part, given, roles, ids, main, len(table[roles["label"]]))
         else:
             array = part.get("array") or (file.stem if file.suffix == ".npy" and file != main else m)
-            x[m] = _by_row(file, m, content, array, part.get("mask", f"{array}_mask"))
+            x[m] = by_row(file, m, content, array, part.get("mask", f"{array}_mask"))
         if "rate" in part:
             rates[m] = float(part["rate"])
         if "backbone" in part:
@@ -207,7 +207,7 @@ def _assemble(
     )
 
 
-def _by_row(path: Path, m: str, arrays: Mapping[str, Array], name: str, mask_name: str) -> _Cells:
+def by_row(path: Path, m: str, arrays: Mapping[str, Array], name: str, mask_name: str) -> _Cells:
     """An array (N, D) or (N, T, *step) and its mask (N, T), (N,), or none: everything is there."""
     if name not in arrays:
         raise UsageError(f"{path}: {unknown(f'array for the modality {m}', name, arrays)}")

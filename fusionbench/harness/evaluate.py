@@ -11,7 +11,7 @@ import torch
 
 from fusionbench import corruptions, engine, metrics
 from fusionbench.api import Batch, Context, Splits, Streams, UsageError
-from fusionbench.engine.model import Model, statistics
+from fusionbench.engine.model import Blueprint, Model, statistics
 from fusionbench.harness.setup import Setup, splits_of
 from fusionbench.records import Predictions, Run
 
@@ -47,12 +47,18 @@ def check_conditions(setup: Setup, run: Run, data: Batch, conditions: Sequence[s
 
 
 def load_model(setup: Setup, run: Run, weights: Mapping[str, torch.Tensor], device: torch.device) -> Model:
+    """The trained model of a run."""
+    return build_model(setup.trained, run.seed, weights, device)
+
+
+def build_model(blueprint: Blueprint, seed: int, weights: Mapping[str, torch.Tensor], device: torch.device) -> Model:
+    """A model with these weights, its normalisation among them."""
     stats = {
         m: (weights[f"normalise.{m}.mean"], weights[f"normalise.{m}.sd"])
-        for m in setup.benchmark.shapes
+        for m in blueprint.shapes
         if f"normalise.{m}.mean" in weights
     }
-    model = setup.trained.build(run.seed, stats, 1)
+    model = blueprint.build(seed, stats, 1)
     model.load_state_dict(dict(weights))
     return model.to(device)
 

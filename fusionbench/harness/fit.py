@@ -141,7 +141,12 @@ def grid_of(setup: Setup) -> list[dict[str, float]]:
     """All combinations of the estimator's grid; what is set to another value than its default, or tuned, is held."""
     method: Any = setup.blueprint.fuser
     free = {} if setup.tuned else {n: v for n, v in method.grid.items() if n not in setup.held}
-    return [dict(zip(free, values, strict=True)) for values in itertools.product(*free.values())]
+    return combinations(free)
+
+
+def combinations(grid: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
+    """Every combination of the values of a grid; of an empty one, a single empty one."""
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
 def costs_of(model: Fitted, data: Batch) -> dict[str, float | None]:
