@@ -25,7 +25,7 @@ PLUGINS = ("fusers", "backbones", "benchmarks")  # corruptions are plugins too, 
 ORDER = (
     "errors paths text progress workers hparams conditions api registry metrics corruptions contract "
     "records stats leaderboard tracking features custom_data engine harness check datacheck data jobs "
-    "predict sklearn search study report cli __main__"
+    "predict sklearn search study report advise cli __main__"
 ).split()
 
 #: No torch when they are imported, directly or through another module.
@@ -36,6 +36,8 @@ HEAVY = ["torch", "pandas", "scipy.stats", "mlflow", "optuna", "sklearn", "matpl
 
 #: Plugins that a module of the core may name: the references of every study, and defaults.
 NAMED = {
+    "advise": {"boosting", "concat", "forest", "gated", "jmt", "late_average", "late_forest", "linear", "low_rank"}
+    | {"stacking", "transformer"},  # the field of a race where the user names none
     "cli": {"affect_sim", "concat", "identity", "jmt", "watch"},
     "data": {"identity"},
     "features": {"identity"},

@@ -15,6 +15,7 @@ from fusionbench.errors import UsageError, unknown
 
 #: command -> module of this package that defines a function of that name (hyphens become underscores).
 COMMANDS = {
+    "advise": ("advise", "Race the strongest methods on your data: which to use, and what to expect."),
     "run": ("run", "Train one fuser on one benchmark and print the table."),
     "compare": ("compare", "Compare fusers under one protocol, references always beside them."),
     "missing-grid": ("compare", "Train rate x test rate of missing modalities."),

@@ -102,7 +102,7 @@ def fit(
     )  # fmt: skip
     if setup.is_estimator:
         described = replace(description, settings=settings_of(setup, choice.settings))
-        sides = [harness.splits_of(setup, setup.data, r.run.fold) for r in done]
+        sides = [harness.splits_of(setup, setup.data, r.run) for r in done]
         blueprint = replace(setup.trained, settings=described.settings)
         size = folders.save_estimator(out, described, folded.calibration, blueprint, setup.data, sides)
         say(f"{out} holds the training samples: an estimator is fitted again from them when it is loaded")
@@ -257,7 +257,7 @@ class Folds:
             records = [by_fold[fold] for by_fold in seeds]
             members = [load_member(setup, r, results, data) for r in records]
             models.append(members)
-            val = data[harness.splits_of(setup, data, fold).val]
+            val = data[harness.splits_of(setup, data, records[0].run).val]
             mask = val.y_mask.cpu().numpy()
             found = mean_answer(task, [m.answer(val) for m in members])
             valid.append((found[mask], val.y.cpu().numpy()[mask]))

@@ -34,6 +34,8 @@ def load_row(
     first = runs[0]
     if first.run.tuned:
         raise UsageError(f"{name} is tuned, with settings of its own in each fold: fusionbench fit one of them")
+    if first.run.partition:
+        raise UsageError(f"each seed of {name} has folds of its own, which share no calibration: fusionbench fit one")
     setup = harness.setup_of(first, benchmark=data or _origin(first, results), fuser=fuser)
     lost = [r for r in runs if not store.path_of(results, r.run).with_suffix(setup.kept).is_file()]
     if lost:
