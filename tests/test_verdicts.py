@@ -279,7 +279,7 @@ VERDICT = Verdict(
 
 def test_the_sentence() -> None:
     assert describe(VERDICT, 100) == (
-        "jmt is worse than concat by 4.7 [1.8, 7.6] over 10 people, p = .005 within 11; given these training sets"
+        "jmt is worse than concat by 4.7 [1.8, 7.6] over 10 people, p = .005 within 11 default rows; given these training sets"
     )
     assert describe(replace(VERDICT, repartitioned=True), 100).endswith(
         "; over re-dealt training sets of these 10 people"
