@@ -340,7 +340,9 @@ def test_a_new_row_moves_no_position(sets: list[leaderboard.Board], folder: Path
     for name in ("phone", "engines"):
         shutil.copytree(folder / name, tmp_path / name)
         reading = {**READING, "domain": SETS[name][0]}
-        write(tmp_path, "best", {"clean": 0.99, "missing:acc": 0.9, "missing:gyro": 0.9}, benchmark=name, reading=reading)
+        write(
+            tmp_path, "best", {"clean": 0.99, "missing:acc": 0.9, "missing:gyro": 0.9}, benchmark=name, reading=reading
+        )
     two = [board for board in sets if board.benchmark in ("phone", "engines")]
     before, after = (
         {line.method: line.standing.position for line in leaderboard.overviews(some)[0][0].lines}
