@@ -291,7 +291,8 @@ VERDICT = Verdict(
 
 def test_the_sentence() -> None:
     assert describe(VERDICT, 100) == (
-        "jmt is worse than concat by 4.7 [1.8, 7.6] over 10 people, p = .005 within 11; given these training sets"
+        "jmt is worse than concat by 4.7 [1.8, 7.6] over 10 people, p = .005 within 11 default rows; "
+        "given these training sets"
     )
     assert describe(replace(VERDICT, repartitioned=True), 100).endswith(
         "; over re-dealt training sets of these 10 people"
@@ -303,8 +304,9 @@ def test_the_sentence() -> None:
         VERDICT, decision="undecided", adjusted=0.3, adjusted_high=0.02, settle_groups=42, settle_seeds=None
     )
     assert describe(open_, 100) == (
-        "jmt against concat is undecided: -4.7 [-7.6, 2.0] over 10 people, p = .30 within 11; a true difference of 5 "
-        "would be found, one of 4.7 takes 42 people, no number of seeds would do; given these training sets"
+        "jmt against concat is undecided: -4.7 [-7.6, 2.0] over 10 people, p = .30 within 11 default rows; "
+        "a true difference of 5 would be found, one of 4.7 takes 42 people, no number of seeds would do; "
+        "given these training sets"
     )
     equal = replace(VERDICT, decision="equivalent", margin=0.1, unit="engine", groups=1, size=1)
     assert describe(equal, 100).startswith("jmt and concat are equivalent within 10: -4.7 [-7.6, -1.8] over 1 engine;")

@@ -16,7 +16,6 @@ from fusionbench.leaderboard.rendering import markdown_table, render
 from fusionbench.leaderboard.sentences import WHERE, Finding, chance, findings, helps, sentence
 from fusionbench.leaderboard.statistics import DAMAGED, SCORE
 from fusionbench.records import store
-from fusionbench.records.rows import REFERENCE
 from fusionbench.records.store import EVIDENCE, PUBLISHED
 
 
@@ -64,7 +63,10 @@ def _headlines(boards: Sequence[Board], path: Path) -> list[str]:
 
 
 def _overviews(boards: Sequence[Board]) -> list[str]:
-    found, notes = overviews(boards) if any(REFERENCE in b.tables[SCORE] for b in boards) else ([], [])
+    try:
+        found, notes = overviews(boards)
+    except UsageError:  # nothing of the reference is published
+        return []
     return ["## Over data sets\n", render_overviews(found, notes, "markdown")] if found else []
 
 

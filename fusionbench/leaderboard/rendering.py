@@ -234,7 +234,8 @@ def _raw(board: Board, row: Row, columns: Sequence[Column]) -> dict[str, Any]:
 def _flat(value: Any) -> Any:
     """For CSV."""
     if isinstance(value, Mapping):
-        return " ".join(f"{k}:{v:g}" for k, v in sorted(value.items(), key=lambda item: str(item[0])) if v is not None)
+        known = sorted(((str(k), v) for k, v in value.items() if v is not None), key=lambda item: item[0])
+        return " ".join(f"{k}:{v:g}" if isinstance(v, float) else f"{k}:{','.join(map(str, v))}" for k, v in known)
     if isinstance(value, tuple | list):
         return " ".join(str(_flat(part)) for part in value)
     return "" if value is None else value

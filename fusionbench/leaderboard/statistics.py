@@ -121,7 +121,8 @@ def measured(
             found.over_chance[measure] = _over_chance(known, chance, **how)
         defaults = {n: t for n, t in known.items() if family_of[n] == "default rows"}
         if measure != ONE_MISSING and 1 < len(defaults) <= MOST:
-            found.places[measure] = stats.tiers(defaults, **how).places
+            alike = DAMAGED if len(set(tables) - {SCORE, DAMAGED, ONE_MISSING}) == 1 and measure != SCORE else measure
+            found.places[measure] = found.places.get(alike) or stats.tiers(defaults, **how).places
     found.fusion = does_fusion_help([row for row in rows if row.ranked], tables[SCORE], results, reads.margin, **how)
     return found
 

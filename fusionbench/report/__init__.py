@@ -131,7 +131,10 @@ def _board(board: Board, name: str, pictures: list[Picture]) -> dict[str, Any]:
 def _across(boards: Sequence[Board]) -> list[dict[str, Any]]:
     """The tables over many data sets; none unless two boards of a kind share their rows and their reference."""
     references = {board.reference for board in boards if board.reference}
-    found, notes = overviews(boards, *references) if len(references) == 1 else ([], [])
+    try:
+        found, notes = overviews(boards, *references) if len(references) == 1 else ([], [])
+    except UsageError:  # no usable answers of the reference
+        return []
     tables = []
     for overview in found:
         heads, rows = overview_cells(overview)

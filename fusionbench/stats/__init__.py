@@ -42,7 +42,7 @@ from fusionbench.stats.datasets import (
     smallest_p,
     standings,
 )
-from fusionbench.stats.intervals import Interval, corrected_interval, corrected_test, corrected_variance
+from fusionbench.stats.intervals import Interval, corrected_test, corrected_variance
 from fusionbench.stats.power import (
     Resolution,
     detectable,
@@ -58,8 +58,6 @@ from fusionbench.stats.ranks import (
     FEWEST,
     CriticalDifference,
     critical_difference,
-    critical_difference_diagram,
-    ranks,
 )
 from fusionbench.stats.robustness import (
     break_even,
@@ -75,7 +73,7 @@ from fusionbench.stats.robustness import (
     worst,
     worst_subset,
 )
-from fusionbench.stats.shapley import Help, fusion_help, interactions, shapley, verdict
+from fusionbench.stats.shapley import interactions, shapley, verdict
 from fusionbench.stats.tests import Comparison, family, holm_steps, interval, interval_of, judged, one_family, t_test
 from fusionbench.stats.tiers import Place, Tiers, tiers
 from fusionbench.stats.variance import Difference, Sources, difference, influence, pooled
@@ -95,7 +93,6 @@ __all__ = [
     "Decision",
     "Difference",
     "Fusion",
-    "Help",
     "Interval",
     "Place",
     "Resolution",
@@ -109,11 +106,9 @@ __all__ = [
     "beats",
     "break_even",
     "choose",
-    "corrected_interval",
     "corrected_test",
     "corrected_variance",
     "critical_difference",
-    "critical_difference_diagram",
     "damaged",
     "describe",
     "detectable",
@@ -123,7 +118,6 @@ __all__ = [
     "effective_robustness",
     "equivalence_power",
     "family",
-    "fusion_help",
     "holm_steps",
     "influence",
     "interactions",
@@ -138,7 +132,6 @@ __all__ = [
     "plan",
     "pooled",
     "power_of",
-    "ranks",
     "ranks_differ",
     "relative_error",
     "resolve",

@@ -170,7 +170,7 @@ def judged(
 ) -> dict[str, Verdict]:
     """The verdicts of one family from its differences: key -> (a, b), and key -> a minus b.
 
-    `settle` asks what would settle the undecided ones, some 20 ms each.
+    `settle` asks what can be detected, and what would settle the undecided ones, some 20 ms each.
     """
     compared = {key: Comparison(a, b, found[key], margin, higher_is_better, unit) for key, (a, b) in pairs.items()}
     return one_family(compared, name, level, settle)
@@ -233,8 +233,8 @@ def _decided(verdict: Verdict, d: Difference, adjusted: float, tested: float, le
     target = abs(d.value) if margin is None else margin
     several = [count for count in d.seeds if count > 1]
     seeds = min(several, default=1)
-    found = detectable_from(d.variance, d.freedom, tested)
-    wanted = settle and decision == "undecided" and 0 < target < found
+    found = detectable_from(d.variance, d.freedom, tested) if settle else None
+    wanted = found is not None and decision == "undecided" and 0 < target < found
     return replace(
         verdict,
         adjusted=adjusted,
