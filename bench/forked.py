@@ -11,15 +11,14 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ[name] = "1"  # before anything that starts threads: they do not survive a fork
-os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-
 OUT, ERR = ".out", ".err"  # what a command prints, in its folder
 
 
 def import_everything() -> None:
     """Everything that a command imports, once: a forked process finds it there."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"  # before torch starts threads: they do not survive a fork
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     import jinja2  # noqa: F401
     import optuna  # noqa: F401
     import safetensors.torch  # noqa: F401

@@ -29,6 +29,8 @@ from fuzzing.odd import SMALL
 
 #: Limits of one input: processor time, time by the clock (something that waits for ever), memory beyond the parent's.
 SECONDS, PATIENCE, MEMORY = 60, 300, 4 << 30
+#: Hidden files that stay: what a command printed here, whose results a folder holds, locks that the next one takes.
+KEPT = (forked.OUT, forked.ERR, ".origin", ".lock")
 #: A folder as a user has one: runs, quick ones too, published rows, a search.
 ORIGIN = [
     ["run", "--fuser", "gated", "-b", "toy_xor", *SMALL],
@@ -79,7 +81,7 @@ def attempt(seed: int, case: str, origin: Path) -> Finding | None:
         before = _hidden(folder)
         status = forked.run(words, folder, limited)
         out, error = ((folder / name).read_text(errors="replace") for name in (forked.OUT, forked.ERR))
-        left = _hidden(folder) - before - {forked.OUT, forked.ERR, ".origin"}
+        left = {name for name in _hidden(folder) - before if not name.endswith(KEPT)}
         reason = wrong(status, out, error) or (f"left over: {', '.join(sorted(left))}" if left else "")
         return Finding(seed, case, words, status, f"{error}\n{reason}") if reason else None
     finally:

@@ -13,7 +13,7 @@ TOY = ["-b", "toy_xor", "--seeds", "1", "--folds", "0,", *SMALL]
 #: Values that no option expects, and some that one does.
 WORDS = [
     *["", " ", ",", "::", ".", "/", "../..", "ü", "[]", "{}", "--", "x" * 300, "9" * 5000],
-    *["0", "-1", "1", "2", "0,", "1,,2", "a,b", "1e20", "-0.0", "nan", "inf", "1e-400", "1000000000"],
+    *["0", "-1", "1", "2", "0,", "1,,2", "a,b", "1e20", "-0.0", "nan", "inf", "1e-400", "1000000000", "9" * 20],
     *["none", "None", "true", "all", "results", "toy_xor", "concat", "cpu", "cuda:99", "meta", "warp"],
     *["noise:all", "noise:all:3", "noise:left:99", "left=0.3", "left=nan", "left=2"],
     *["dask://", "dask://:x", "dask://[::1", "dask://127.0.0.1:1", "http://x", "sqlite:///x/y/z.db"],

@@ -9,6 +9,8 @@ import click
 
 from fusionbench.errors import UsageError, unknown
 
+MOST = 10_000  # seeds or folds
+
 
 @dataclass
 class Given:
@@ -51,8 +53,8 @@ def numbers(text: str | None, what: str) -> list[int] | None:
     try:
         listed = [int(part) for part in text.split(",") if part.strip()]
         if "," not in text:
-            listed = list(range(listed[0]))
-        if not listed or min(listed) < 0:
+            listed = list(range(min(listed[0], MOST + 1)))
+        if not 0 < len(listed) <= MOST or not 0 <= min(listed) <= max(listed) < 2**31:
             raise ValueError
     except (ValueError, IndexError):
         raise UsageError(

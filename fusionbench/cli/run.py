@@ -93,8 +93,13 @@ def run(
     return 0 if done.ok else 1
 
 
-def say(text: str) -> None:
-    click.echo(text, err=True)
+def say(line: str) -> None:
+    """A line on standard error, broken at words where a terminal would break it anywhere."""
+    import sys
+
+    from fusionbench import text
+
+    click.echo(text.wrap(line, text.terminal_width(), "  ") if sys.stderr.isatty() else line, err=True)
 
 
 def check_writable(results: Path) -> None:

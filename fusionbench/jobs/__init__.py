@@ -15,7 +15,7 @@ import torch
 
 from fusionbench import harness, tracking
 from fusionbench.errors import UsageError
-from fusionbench.jobs.cluster import on_cluster
+from fusionbench.jobs.cluster import address_of, on_cluster
 from fusionbench.jobs.local import in_process, in_processes, work
 from fusionbench.jobs.plan import Failure, Job, Outcome, Plan, Running, cut, plan_runs, sized
 from fusionbench.jobs.progress import watch
@@ -84,12 +84,14 @@ def perform(
     Raises:
         UsageError: the device is not there, or the cluster cannot be used.
     """
+    where = harness.pick(device)  # a wrong one is told whatever is on disk
+    if cluster is not None:
+        address_of(cluster)
     ready = [item for plan in plans for item in plan.done]
     plans = [plan for plan in plans if plan.todo]
     if not plans:
         say(f"{title}: all {len(ready)} runs are on disk")
         return Performed(ready)
-    where = harness.pick(device)
     train, evaluate = (sum(len(getattr(plan, part)) for plan in plans) for part in ("train", "evaluate"))
     todo = f"{train} runs to train" + (f", {evaluate} to evaluate" if evaluate else "")
     if cluster is None:
