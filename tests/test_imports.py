@@ -24,7 +24,7 @@ PLUGINS = ("fusers", "backbones", "benchmarks")  # corruptions are plugins too, 
 ORDER = (
     "errors paths text progress workers hparams conditions api registry metrics corruptions contract "
     "records stats leaderboard tracking features custom_data engine harness check datacheck data jobs "
-    "search study report cli __main__"
+    "search study looks report cli __main__"
 ).split()
 
 #: No torch when they are imported, directly or through another module.

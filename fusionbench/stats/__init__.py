@@ -75,6 +75,7 @@ from fusionbench.stats.robustness import (
     worst,
     worst_subset,
 )
+from fusionbench.stats.sequential import at_look
 from fusionbench.stats.shapley import Help, fusion_help, interactions, shapley, verdict
 from fusionbench.stats.tests import family, holm_steps, interval, interval_of, t_test
 from fusionbench.stats.tiers import Place, Tiers, tiers
@@ -104,6 +105,7 @@ __all__ = [
     "Verdict",
     "above_chance",
     "against_control",
+    "at_look",
     "beats",
     "break_even",
     "choose",
