@@ -15,6 +15,7 @@ from fusionbench.leaderboard.statistics import tables_of
 from fusionbench.records import Record
 from fusionbench.records.rows import REFERENCE, RowRecords, boards
 from fusionbench.stats import Difference, Resolution, Table, Verdict
+from fusionbench.stats.verdicts import MOST_SEEDS
 from fusionbench.study import Study, plan_row
 
 if TYPE_CHECKING:
@@ -33,12 +34,12 @@ class Resolved:
 
     Attributes:
         outcome: "settled" (better, worse, or at the last look equivalent within the target), "hopeless" (the groups
-            alone forbid it), "undecided" (after the last look), "untested" (`reason` says why).
+            alone forbid it, or it takes more than 1,000 seeds), "undecided" (after the last look), "untested"
+            (`reason` says why).
         plan: from the pilot: what infinitely many seeds could settle, the looks and their levels; None without one.
         verdict: of the last look; None where nothing was looked at.
         groups: how many were tested; unit: what one is called.
-        needed_groups: of a hopeless one, how many would find the target with the seeds of the last look; None where
-            more groups alone would not do.
+        needed_groups: how many would find the target with the seeds of the last look; None where no number would do.
     """
 
     benchmark: str
@@ -63,11 +64,13 @@ class Resolved:
         if self.outcome == "hopeless" and self.plan is not None:
             most = f"with {text.counted(max(self.plan.looks), 'seed')}"
             way = f"{self.needed_groups:,} would do {most}" if self.needed_groups else f"nor would more do {most}"
-            return (
-                f"{self.row} against {self.reference} is hopeless: whatever the seeds, these "
-                f"{text.counted(self.groups, self.unit)} find a difference of {text.short(self.plan.limit, percent)}, "
-                f"not one of {text.short(self.target, percent)}; {way}."
+            these, target = f"these {text.counted(self.groups, self.unit)}", text.short(self.target, percent)
+            why = (
+                f"whatever the seeds, {these} find a difference of {text.short(self.plan.limit, percent)}, not {target}"
             )
+            if not self.plan.hopeless:
+                why = f"with {these} a difference of {target} takes more than {MOST_SEEDS:,} seeds"
+            return f"{self.row} against {self.reference} is hopeless: {why}; {way}."
         assert self.verdict is not None
         return f"{stats.describe(self.verdict, 100.0 if percent else 1.0)}."
 
@@ -105,8 +108,8 @@ def resolve(
     """What `fusionbench compare --resolve` does, from Python: one outcome for each row but the reference.
 
     Each family of rows is tested at `level`, Bonferroni-corrected, over all looks together (O'Brien-Fleming). A row is
-    trained on until it is settled, or until its variance says that its groups cannot show the target. Records are
-    reused: the same call goes on where it stopped.
+    trained on until it is settled, unless its family's typical variance says that the groups cannot show the target.
+    Records are reused: the same call goes on where it stopped.
 
     Args:
         target: the difference that matters, in the metric's own units.
@@ -169,14 +172,14 @@ class _Question:
         for number, seeds in enumerate(self.looks, 1):
             plans = self._plans(seeds)
             if number == 1 and any(plan.todo for plan in plans):  # what is there may say that training is in vain
-                self._foresee(self._tables([r for plan in plans for r in plan.done]))
+                self._foresee(self._tables([r for plan in plans for r in plan.done]), partly=False)
                 self._give_up()
                 plans = self._plans(seeds)
             if not self.open:
                 break
             title = f"{self.benchmark}, look {number} of {len(self.looks)}"
             tables = self._tables(perform(plans, self.results, title, **how).records)
-            self._foresee(tables)
+            self._foresee(tables, partly=True)
             self._look(number, seeds, tables)
             self._give_up()
         return [row.state for row in self.rows]
@@ -242,35 +245,37 @@ class _Question:
             f"{self.level:g} over all of them, Bonferroni-corrected within each family: {sizes}."
         )
 
-    def _foresee(self, tables: dict[str, Table]) -> None:
-        """Plans the rows that have no plan yet, where their variance is known: what could seeds settle?"""
-        for row in self.open:
-            found = self._difference(row, tables)
-            if row.state.plan is not None or found is None or found.sources is None:
+    def _foresee(self, tables: dict[str, Table], partly: bool) -> None:
+        """Plans each family that has no plan yet from its typical variance: what could seeds settle?
+
+        Args:
+            partly: also a family of which some row has not two seeds.
+        """
+        for family in dict.fromkeys(row.family for row in self.open if row.state.plan is None):
+            rows = [row for row in self.open if row.family == family]
+            found = [d for row in rows if (d := self._difference(row, tables)) is not None]
+            sources = stats.pooled(found)
+            if sources is None or (len(found) < len(rows) and not partly):
                 continue
-            plan = stats.resolve(found.sources, self.target, found.groups, self.looks, self.level, row.size)
-            needed = stats.needed_groups(
-                found.sources, self.target, self.looks[-1], self.level / row.size, found.groups
-            )
-            row.state = replace(
-                row.state,
-                plan=plan,
-                groups=found.groups,
-                unit=self.unit,
-                needed_groups=needed if plan.hopeless else None,
-            )
-            last = self.looks[-1]
+            groups, size, last = found[0].groups, rows[0].size, self.looks[-1]
+            plan = stats.resolve(sources, self.target, groups, self.looks, self.level, size)
+            needed = stats.needed_groups(sources, self.target, last, self.level / size, groups)
+            for row in rows:
+                row.state = replace(row.state, plan=plan, groups=groups, unit=self.unit, needed_groups=needed)
+            seeds, here = min(min(d.seeds) for d in found), text.counted(groups, self.unit)
+            limit = f"infinitely many could settle a difference of {self._short(plan.limit)} with these {here}"
+            if plan.limit == 0:
+                limit = f"these {here} set no limit to what infinitely many could settle that would be visible yet"
             takes = f"; {text.counted(plan.seeds, 'seed')} would do" if plan.seeds else ""
             self.tell(
-                f"{row.label}, by its first {min(found.seeds)} seeds: infinitely many could settle "
-                f"{self._short(plan.limit)} with these {text.counted(found.groups, self.unit)}, {last} seeds "
+                f"{family.capitalize()}, by the first {seeds} seeds: {limit}, {last} find one of "
                 f"{self._short(plan.detectable[last])}{takes}."
             )
 
     def _give_up(self) -> None:
-        """Rows whose groups alone forbid the target are open no more."""
+        """Rows whose groups alone forbid the target, or that would take a thousand seeds, are open no more."""
         for row in self.open:
-            if row.state.plan is not None and row.state.plan.hopeless:
+            if row.state.plan is not None and row.state.plan.seeds is None:
                 row.state = replace(row.state, outcome="hopeless")
 
     def _look(self, number: int, seeds: int, tables: dict[str, Table]) -> None:

@@ -132,7 +132,7 @@ def test_what_is_hopeless_trains_the_pilot_and_no_more(folder: Path, capsys: pyt
     assert status == 0
     lines = " ".join(shown.split())
     assert "moody against plain is hopeless: whatever the seeds, these 12 people find a difference of" in lines
-    assert "not one of 1 points" in lines
+    assert "not 1 points" in lines
     assert "look 2" not in lines
     assert trained(folder / "vain") == {"moody": {0, 1, 2}, "plain": {0, 1, 2}}
 
@@ -143,7 +143,7 @@ def test_where_a_pilot_is_there_what_is_hopeless_trains_nothing(
     assert compare(folder, capsys, "plain", "moody", "--seeds", "2", results="pilot")[0] == 0
     status, shown, said = compare(folder, capsys, "plain", "moody", "--resolve", "1%", results="pilot")
     assert status == 0
-    assert "by its first 2 seeds: infinitely many could settle" in " ".join(shown.split())
+    assert "Default rows, by the first 2 seeds: infinitely many could settle" in " ".join(shown.split())
     assert "is hopeless" in shown
     assert "to train" not in said
     assert trained(folder / "pilot") == {"moody": {0, 1}, "plain": {0, 1}}
