@@ -69,6 +69,7 @@ def power_command(
         groups=counts(groups, "groups"),
         seeds=counts(seeds, "seeds") or outlook.SEEDS,
         partition=partition or "",
+        spelled=benchmark,
     )
     click.echo(outlook.render(found, fmt, text.terminal_width()), nl=False)
     return 0
