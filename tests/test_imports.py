@@ -25,7 +25,7 @@ PLUGINS = ("fusers", "backbones", "benchmarks")  # corruptions are plugins too, 
 ORDER = (
     "errors paths text progress workers hparams conditions api registry metrics corruptions contract "
     "records stats leaderboard tracking features custom_data engine harness check datacheck data jobs "
-    "predict sklearn search study report advise cli __main__"
+    "predict sklearn search study looks report advise cli __main__"
 ).split()
 
 #: No torch when they are imported, directly or through another module.

@@ -111,6 +111,10 @@ def test_the_text_fits_and_answers_the_question(
         near.split()
     )
     assert "level 0.05 / 11 = 0.0045" in near
+    even = outlook.outlook(list(store.load(results, "toy")), results)
+    even = replace(even, sources=replace(even.sources, people=0.0), limits=dict.fromkeys(even.limits, 0.0))
+    assert "No variance over groups is visible" in outlook.render(even)
+    assert outlook.render(even).count("?\n") == 4
     _, damaged, _ = power(monkeypatch, capsys, *toy, "--damaged", "--groups", "20", "--seeds", "4")
     assert "toy: damaged accuracy in %" in damaged
     assert "4 seeds" in damaged

@@ -14,7 +14,15 @@ from fusionbench.errors import UsageError
 @click.command("power", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("rows", nargs=-1)
 @click.option("--benchmark", "-b", default="watch", show_default=True, metavar="NAME|PATH", help="With records.")
-@click.option("--against", default="concat", show_default=True, metavar="ROW", help="What the rows are compared with.")
+@click.option(
+    "--against",
+    "--reference",
+    "against",
+    default="concat",
+    show_default=True,
+    metavar="ROW",
+    help="What the rows are compared with.",
+)
 @click.option("--difference", metavar="0.03|3%", help="In the metric's units: how many seeds does it take?")
 @click.option("--family", type=click.IntRange(1), help="Comparisons made at once.  [default: the default rows]")
 @click.option("--level", default=0.05, show_default=True, help="Of the whole family.")
@@ -61,6 +69,7 @@ def power_command(
         groups=counts(groups, "groups"),
         seeds=counts(seeds, "seeds") or outlook.SEEDS,
         partition=partition or "",
+        spelled=benchmark,
     )
     click.echo(outlook.render(found, fmt, text.terminal_width()), nl=False)
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from fusionbench import metrics, stats, text
@@ -75,6 +75,7 @@ def outlook(
     groups: Sequence[int] = (),
     seeds: Sequence[int] = SEEDS,
     partition: str = "",
+    spelled: str = "",
 ) -> Outlook:
     """What one more comparison on this benchmark will find.
 
@@ -84,6 +85,7 @@ def outlook(
         measure: "score" (clean), or "damaged", the mean over the benchmark's damage.
         difference: in the metric's own units: how many seeds, or groups, does it take?
         size: comparisons in the family; as many as there are default rows beside the reference unless given.
+        spelled: how a command names the benchmark, where it is given by path.
         groups: numbers of groups; half, once, twice and four times those of the records unless given.
 
     Raises:
@@ -94,7 +96,7 @@ def outlook(
     if not found:
         where = f" with a partition {partition}" if partition else ""
         raise UsageError(f"there are no records{where} in {results}: {_pilot('BENCHMARK', partition)}")
-    board, benchmark = found[0], found[0].first.run.benchmark
+    board, benchmark = found[0], spelled or found[0].first.run.benchmark
     metric = board.first.metrics[0]
     if difference is not None and metrics.get(metric).percent and difference >= 1:
         raise UsageError(
@@ -117,21 +119,35 @@ def outlook(
         raise UsageError(f"{others[0].label} and {base.label} cannot be compared: {differences[0].reason}")
     kept = [(row, d) for row, d in zip(others, differences, strict=True) if d.sources is not None]
     here, fewest = kept[0][1].groups, min(min(d.seeds) for _, d in kept)
-    size = size or max(1, len(default))
+    size = size or len(default) or len(others)
     groups = sorted(set(groups or (max(3, here // 2), here, 2 * here, 4 * here)))
-    each = level / size
-    return Outlook(
-        benchmark, metric, measure, partition, base.label, tuple(row.label for row, _ in kept), _unit(base, here),
-        here, fewest, level, size, power, sources,
-        {(g, n): stats.detectable(sources, g, n, each, power) for g in groups for n in sorted(set(seeds))},
-        {g: stats.detectable(sources, g, math.inf, each, power) for g in groups},
-        difference,
-        *(None, None, None) if difference is None else (
-            stats.needed_seeds(sources, difference, here, each, power=power),
-            stats.needed_groups(sources, difference, fewest, each, power=power),
-            stats.power_of(sources, difference, here, fewest, each),
-        ),
-    )  # fmt: skip
+    each, counts = level / size, sorted(set(seeds))
+    planned = Outlook(
+        benchmark=board.first.run.benchmark,
+        metric=metric,
+        measure=measure,
+        partition=partition,
+        reference=base.label,
+        rows=tuple(row.label for row, _ in kept),
+        unit=_unit(base, here),
+        groups=here,
+        seeds=fewest,
+        level=level,
+        size=size,
+        power=power,
+        sources=sources,
+        detectable={(g, n): stats.detectable(sources, g, n, each, power) for g in groups for n in counts},
+        limits={g: stats.detectable(sources, g, math.inf, each, power) for g in groups},
+    )
+    if difference is None:
+        return planned
+    return replace(
+        planned,
+        difference=difference,
+        needed_seeds=stats.needed_seeds(sources, difference, here, each, power=power),
+        needed_groups=stats.needed_groups(sources, difference, fewest, each, power=power),
+        found=stats.power_of(sources, difference, here, fewest, each),
+    )
 
 
 def _check(
@@ -216,7 +232,7 @@ def _text(found: Outlook, width: int | None) -> str:
         [
             f"{g:,}{' *' if g == found.groups else '  '}",
             *(spelled(found.detectable[g, n]) for n in seeds),
-            spelled(most),
+            spelled(most) if most else "?",
         ]
         for g, most in found.limits.items()
     ]
@@ -251,6 +267,10 @@ def sentences(found: Outlook) -> list[str]:
     ]
     if found.seeds < 3:
         lines.append("From two seeds the variance over seeds is a rough guess: look again when there are three.")
+    if found.sources.people == 0:
+        lines.append(
+            f"No variance over {units} is visible beyond that of runs: what any number finds is not known yet."
+        )
     d = found.difference
     if d is None:
         example = "3%" if found.percent else "0.03"

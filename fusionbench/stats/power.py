@@ -68,11 +68,13 @@ class _Trial:
         return float((scipy.special.ndtr(shift - bounds) + scipy.special.ndtr(-shift - bounds)).mean())
 
     def detectable(self, power: float) -> float:
+        if self.error == 0:
+            return 0.0
         low, high = 0.0, self.error
         while self.power(high) < power:
             low, high = high, 2 * high
-            if high > 1e9 * max(self.error, 1e-300):
-                return 0.0 if self.error == 0 else math.inf
+            if high > 1e9 * self.error:
+                return math.inf
         for _ in range(40):
             middle = (low + high) / 2
             low, high = (middle, high) if self.power(middle) < power else (low, middle)
