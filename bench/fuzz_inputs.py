@@ -126,7 +126,7 @@ OPTIONS = {
         "--inner",
         "--seeds",
         "--seed",
-        "--together",
+        "--at-once",
         "--device",
         "--results",
         "--train.clip",

@@ -220,7 +220,7 @@ def _members(source: Path) -> Iterator[_Members]:
                     found[info.filename] = info.file_size, lambda info=info: archive.open(info)  # type: ignore[misc]
             yield found
     except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise UsageError(f"{source} is no sound zip archive ({error}): delete it and fetch it again") from None
+        raise UsageError(f"{source} is no valid zip archive ({error}): delete it and fetch it again") from None
 
 
 def _refuse_escape(source: Path, info: zipfile.ZipInfo) -> None:

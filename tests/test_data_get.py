@@ -186,7 +186,7 @@ def test_a_wrong_archive_leaves_nothing_and_is_fetched_anew(home: Path, server: 
 def test_a_truncated_zip_is_named(home: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.zip"
     broken.write_bytes(archive()[:1000])
-    with pytest.raises(UsageError, match=r"broken\.zip is no sound zip archive"):
+    with pytest.raises(UsageError, match=r"broken\.zip is no valid zip archive"):
         data.get("mini", broken)
 
 

@@ -177,7 +177,7 @@ def _journal(path: Path) -> Any:
         backend = JournalFileBackend(str(path), Owned())  # type: ignore[arg-type]
         return JournalStorage(backend)
     except (ValueError, KeyError, AssertionError) as error:
-        raise UsageError(f"{path} is damaged ({error}): move it away to begin anew") from None
+        raise UsageError(f"{path} is damaged ({error}): move it away to begin again") from None
 
 
 def _database(url: str) -> Any:
