@@ -23,6 +23,7 @@ EXPRESSIONS = {"match", "search", "fullmatch", "findall", "finditer"}
 ALLOWED = {
     "about.removeprefix(board.title)": "the title is set in bold: it was put there in the line above",
     "f'{rate:.2f}'.removeprefix('0')": "a number on its way out",
+    "text.startswith('0')": "the same",
     "uri.startswith('http')": "an address that the user gave",
     "uri.startswith('sqlite:///')": "the same",
     "uri.removeprefix('sqlite:///')": "the same",
@@ -57,7 +58,7 @@ def calls(part: str) -> list[tuple[str, str]]:
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
                 continue
             name, owner = node.func.attr, ast.unparse(node.func.value)
-            if name in TAKES_APART and owner != "np" or name in EXPRESSIONS and owner == "re":
+            if (name in TAKES_APART and owner != "np") or (name in EXPRESSIONS and owner == "re"):
                 found.append((f"{path.relative_to(ROOT)}:{node.lineno}", ast.unparse(node)))
     return found
 
