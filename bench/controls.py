@@ -40,12 +40,16 @@ standard deviation of the share over four quarters of the seeds, dealt within ea
 
 
 def obtain(
-    results: Path, fuser: str, seeds: int | None = None, given: dict[str, dict[str, Any]] | None = None
+    results: Path,
+    fuser: str,
+    seeds: int | None = None,
+    given: dict[str, dict[str, Any]] | None = None,
+    jobs: int | None = None,
 ) -> list[Record]:
     """Every fold and so many seeds of a fuser on `synergy_sim`, clean; what is there is not trained again."""
     setup = harness.setup(BENCHMARK, fuser, given=given)
     plan = plan_runs(setup, setup.runs(seeds=None if seeds is None else range(seeds)), results, [])
-    done = perform([plan], results, fuser, track=False, say=lambda line: print(line, file=sys.stderr))
+    done = perform([plan], results, fuser, jobs=jobs, track=False, say=lambda line: print(line, file=sys.stderr))
     return done.records
 
 

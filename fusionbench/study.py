@@ -167,8 +167,8 @@ def read(path: Path) -> Study:
     for word in content:
         if word not in known:
             raise unknown(f"word of a study ({path})", word, known)
-        sound, spelled = _KINDS[word]
-        if not sound(content[word]):
+        valid, spelled = _KINDS[word]
+        if not valid(content[word]):
             raise UsageError(f"study file {path}: {word} is {spelled}, not {content[word]!r}")
     for word in ("fusers", "benchmarks"):
         if not content.get(word):

@@ -214,10 +214,10 @@ def test_the_signed_rank_test_ends_a_trial_that_is_worse_everywhere() -> None:
     assert not search._worse([0.1, 0.1, 0.1, -np.inf], best)
 
 
-def test_trials_of_one_architecture_train_together_with_the_same_result(
+def test_trials_of_one_architecture_train_in_one_program_with_the_same_result(
     searched: tuple[Path, Tuned], tmp_path: Path
 ) -> None:
-    tuned = run(tmp_path, trials=6, together=3)
+    tuned = run(tmp_path, trials=6, at_once=3)
     assert tuned.folds["0"].trials == 6
     for mine, other in zip(tuned.table[:1], searched[1].table[:1], strict=True):
         assert mine.scores == pytest.approx(other.scores)

@@ -166,7 +166,7 @@ def _answer(study: Study, options: dict[str, Any]) -> int:
 
 
 def _obtain(study: Study, options: dict[str, Any]) -> tuple[list[Record], bool]:
-    """Every record of the study, the missing ones obtained now, and whether all went well."""
+    """Every record of the study, the missing ones obtained now, and whether all succeeded."""
     check_writable(options["results"])
     from fusionbench import jobs
     from fusionbench.study import ensembles, plan_study
@@ -242,20 +242,20 @@ def _grid(
     """One fuser's table; the realised rates are those of the modalities that go missing."""
     from tabulate import tabulate
 
-    sound = {rate: [r for r in found if r.status == "done"] for rate, found in rows.items()}
-    some = next((r for found in sound.values() for r in found), None)
+    done = {rate: [r for r in found if r.status == "done"] for rate, found in rows.items()}
+    some = next((r for found in done.values() for r in found), None)
     if some is None:
         return f"{fuser} on {benchmark}: every run failed"
     metric = some.metrics[0]
     table = [
         [f"trained at {rate:g}", *(_mean([r.scores[c][metric] for r in found]) for c in ["clean", *tested])]
-        for rate, found in sound.items()
+        for rate, found in done.items()
     ]
     realised = [
-        _mean([v for found in sound.values() for r in found for v in map(r.rates[c].get, targets)]) for c in tested
+        _mean([v for found in done.values() for r in found for v in map(r.rates[c].get, targets)]) for c in tested
     ]
     table.append(["realised rate", "0.000", *realised])
-    for row, found in zip(table, sound.values(), strict=False):
+    for row, found in zip(table, done.values(), strict=False):
         met = [r.rates["training"].get(m) for r in found if "training" in r.rates for m in targets]
         row.insert(1, _mean(met) if met else "0.000")
     table[-1].insert(1, "")

@@ -167,7 +167,7 @@ def cache_data(what: str, unused_days: float, keys: tuple[str, ...]) -> int:
         broken = 0
         for entry, damaged in features.verify(keys):
             broken += damaged
-            click.echo(f"{entry.key}  {f'{damaged} chunks damaged, made anew at next use' if damaged else 'sound'}")
+            click.echo(f"{entry.key}  {f'{damaged} chunks damaged, made again at next use' if damaged else 'ok'}")
         return 1 if broken else 0
     if what == "prune":
         for entry in features.prune(keys, 0.0 if keys else unused_days):

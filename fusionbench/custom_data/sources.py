@@ -320,7 +320,7 @@ def _frames(path: Path, table: Mapping[str, Array], roles: Roles, ids: list[str]
 
 
 def _only_file(path: Path) -> Path:
-    found = sorted(p for p in path.iterdir() if p.suffix in files.SUFFIXES)
+    found = sorted(p for p in path.iterdir() if p.suffix in files.FORMATS)
     if len(found) != 1:
         spelled = ", ".join(p.name for p in found) or "none"
         raise UsageError(f'{path / "benchmark.toml"}: which file has the labels (file = "...")? There are: {spelled}')

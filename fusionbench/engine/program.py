@@ -15,7 +15,7 @@ from fusionbench.api import Batch, Streams, keyed
 from fusionbench.corruptions.missing import drop_modalities
 from fusionbench.engine.answers import chunk
 from fusionbench.engine.model import Blueprint, Model, class_weights, criterion
-from fusionbench.engine.recipe import Member, Recipe, order, rates_of, schedule
+from fusionbench.engine.recipe import Member, Recipe, order, penalised, rates_of, schedule
 from fusionbench.metrics import evaluate, oriented
 
 
@@ -102,10 +102,10 @@ class Program:
         with keyed.scope(key):
             hidden = self._hide(streams, batch)
             batch = batch if hidden is streams else replace(batch, streams=hidden)
-            return model(batch, criterion(self.task, **of_loss))
+            return model(batch, penalised(criterion(self.task, **of_loss), self.recipe))
 
     def _hide(self, streams: Streams, batch: Batch) -> Streams:
-        """Training under missingness: fixed by sample (`missing`), drawn anew each step (`modality_dropout`)."""
+        """Training under missingness: fixed by sample (`missing`), drawn again each step (`modality_dropout`)."""
         if self.rates:
             streams = hide(streams, self.rates, batch.index)
         if self.recipe.modality_dropout:

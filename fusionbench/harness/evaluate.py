@@ -84,7 +84,7 @@ def check_answers(setup: Setup, run: Run, data: Batch) -> None:
     """An untrained model's answers to two samples: of the shape that the task asks for?
 
     Raises:
-        UsageError: they are of another shape. (What a method raises is told when it is trained.)
+        UsageError: they are of another shape. (What a method raises is reported when it is trained.)
     """
     splits = splits_of(setup, data, run)
     few = data[splits.train[:2]]
@@ -134,17 +134,17 @@ class Case:
 
 
 def evaluate(
-    setup: Setup, cases: Sequence[Case], data: Batch, damage: Sequence[Damage], together: bool = False
+    setup: Setup, cases: Sequence[Case], data: Batch, damage: Sequence[Damage], stacked: bool = False
 ) -> list[Evaluation]:
     """Scores of trained models on their test samples, clean and under every condition, with the answers kept.
 
-    With `together`, all of them (networks of one blueprint) answer in one pass: on a GPU that is what makes a hundred
+    With `stacked`, all of them (networks of one blueprint) answer in one pass: on a GPU that is what makes a hundred
     conditions cheap.
     """
     trials = [_Trial(setup, case, data) for case in cases]
     for condition in [None, *damage]:
         batches = [trial.meet(condition) for trial in trials]
-        if together and len(cases) > 1:
+        if stacked and len(cases) > 1:
             networks = [case.model.model for case in cases if isinstance(case.model, Network)]
             answers = engine.predict_stacked(networks, batches)
         else:

@@ -38,7 +38,7 @@ from fusionbench.harness.setup import Setup, member_of, splits_of, training_of
 from fusionbench.records import Record, Run, merge, store
 from fusionbench.records.settings import Training
 
-AT_ONCE = 16  # runs that are evaluated together at most: each holds its test samples
+AT_ONCE = 16  # runs that are evaluated in one go at most: each holds its test samples
 
 
 def execute(
@@ -74,11 +74,11 @@ def execute(
         for lr in setup.recipe.lr:
             members.append(member_of(setup.recipe, run, splits, lr))
             owners.append(number)
-    together = stacked or engine.stack_size(setup.trained, members, data, setup.recipe, where)
+    size = stacked or engine.stack_size(setup.trained, members, data, setup.recipe, where)
     spent = {} if setup.recipe.quick else costs.measure(setup, members[0], data)
     finished: dict[int, list[Trained]] = {}
-    ready: list[tuple[Run, Mapping[float, Trained]]] = []  # to be evaluated together
-    for event in engine.train(setup.trained, members, data, setup.recipe, device=where, stacked=together):
+    ready: list[tuple[Run, Mapping[float, Trained]]] = []  # to be evaluated in one go
+    for event in engine.train(setup.trained, members, data, setup.recipe, device=where, stacked=size):
         if isinstance(event, Trained):
             number = owners[event.member]
             finished.setdefault(number, []).append(event)
@@ -103,16 +103,16 @@ def estimate(setup: Setup, train: Sequence[Run], conditions: Sequence[str], devi
     run = train[0]
     splits = training_of(setup, data, run)
     members = [member_of(setup.recipe, run, splits, lr) for lr in setup.recipe.lr]
-    together = min(stacked, len(members))
-    program = engine.make_program(setup.trained, members[:together], data, replace(setup.recipe, steps=6), where)
+    size = min(stacked, len(members))
+    program = engine.make_program(setup.trained, members[:size], data, replace(setup.recipe, steps=6), where)
     for step in range(6):
         if step == 2:
             began = time.perf_counter()
         program.step(step)
-    a_step = (time.perf_counter() - began) / 4 * len(members) / together
+    a_step = (time.perf_counter() - began) / 4 * len(members) / size
     began = time.perf_counter()
     program.validate()
-    a_sample = (time.perf_counter() - began) / len(splits.val) / together
+    a_sample = (time.perf_counter() - began) / len(splits.val) / size
     recipe = setup.recipe
     validations = math.ceil(recipe.steps / recipe.interval) * len(members) * len(splits.val)
     evaluations = (len(parse(setup, conditions)) + 1) * len(splits.test)
@@ -150,28 +150,28 @@ def _finish(
     """Chooses the learning rate of each run on validation, evaluates, saves."""
     cases, chosen = [], []
     for run, trained in ready:
-        sound = {lr: t for lr, t in trained.items() if t.error is None}
+        valid = {lr: t for lr, t in trained.items() if t.error is None}
         fresh = replace(
             begun(setup, run, data.y.device),
             history={f"{lr:g}": t.history for lr, t in trained.items()},
             seconds={"train": sum(t.seconds for t in trained.values())},
         )
-        if not sound:
+        if not valid:
             worst = "; ".join(f"lr {lr:g}: {t.error}" for lr, t in trained.items())
             failed = replace(fresh, error=worst)
             store.save(results, failed, None, None)
             yield failed
             continue
-        lr = max(sound, key=lambda rate: (sound[rate].score, -rate))
-        best = sound[lr]
+        lr = max(valid, key=lambda rate: (valid[rate].score, -rate))
+        best = valid[lr]
         model = Network(load_model(setup, run, best.weights, data.y.device))
         cases.append(Case(run, model, splits_of(setup, data, run)))
         chosen.append((replace(fresh, chosen={"lr": lr, "step": float(best.step), "validation": best.score}), best))
     if not cases:
         return
     began = time.perf_counter()
-    together = data.y.device.type == "cuda" and all(best.stacked > 1 for _, best in chosen)
-    evaluations = evaluate(setup, cases, data, parse(setup, conditions), together)
+    stacked = data.y.device.type == "cuda" and all(best.stacked > 1 for _, best in chosen)
+    evaluations = evaluate(setup, cases, data, parse(setup, conditions), stacked)
     taken = (time.perf_counter() - began) / len(cases)
     for case, (fresh, best), found in zip(cases, chosen, evaluations, strict=True):
         known = replace(

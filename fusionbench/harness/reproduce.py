@@ -1,4 +1,4 @@
-"""A recorded run again: trained anew and compared, or its weights used for a challenge's test list."""
+"""A recorded run again: trained and compared, or its weights used for a challenge's test list."""
 
 from __future__ import annotations
 

@@ -256,8 +256,8 @@ def setup(
     held = frozenset(n for n, value in settings["fuser"].items() if value != declared["fuser"][n].default)
     # Setups of one benchmark and the same backbones share one copy of its data.
     parts = [part for part in settings if part not in ("fuser", "train")]
-    told = arguments["given"] or {}  # where the data lie is no setting
-    key = repr([[benchmark_name, p, names.get(p), code[p], settings[p], told.get(p)] for p in parts])
+    asked = arguments["given"] or {}  # where the data lie is no setting
+    key = repr([[benchmark_name, p, names.get(p), code[p], settings[p], asked.get(p)] for p in parts])
     known = {} if datasets is None else datasets
     dataset = known.setdefault(key, Dataset(benchmark_name, protocol, chosen))
     return Setup(

@@ -51,7 +51,7 @@ class Performed:
 
     @property
     def ok(self) -> bool:
-        """Did everything end well?"""
+        """Did everything succeed?"""
         return not self.failures and all(record.status == "done" for record in self.fresh)
 
 
@@ -158,7 +158,7 @@ def execute(
 
 
 def _estimate(plan: Plan, device: str) -> float:
-    """Seconds of one plan; 0 for a method that breaks, which is told when it is run, and the others go on."""
+    """Seconds of one plan; 0 for a method that breaks, which is reported when it is run, and the others go on."""
     seconds = 0.5 * len(plan.evaluate)
     if not plan.train:
         return seconds

@@ -174,7 +174,7 @@ def in_process(job: Job, setup: Setup) -> Iterator[Record | Failure | Running]:
 def in_processes(queue: Sequence[Job], jobs: int, threads: int) -> Iterator[Record | Failure | Running]:
     """Through joblib's process pool, which breaks when a worker is killed: what was lost is queued again.
 
-    Nobody knows whose job killed the pool, so one that was lost twice in company waits until it can be alone.
+    Nobody knows whose job killed the pool, so one that was lost twice beside others waits until it can be alone.
     """
     import joblib
     from joblib.externals.loky.process_executor import BrokenProcessPool

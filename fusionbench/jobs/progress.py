@@ -53,7 +53,7 @@ def watch(
 ) -> Iterator[Record | Failure]:
     """Passes records and failures on, and says on standard error how far they are of `total` runs.
 
-    Without a terminal there is a line every `every` seconds at most, and one at the end; a failure is told at once.
+    Without a terminal there is a line every `every` seconds at most, and one at the end; a failure is reported at once.
     """
     state = _State(total)
     with ExitStack() as stack:

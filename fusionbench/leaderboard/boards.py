@@ -238,7 +238,7 @@ def build(
     Args:
         reference: the label or the fuser that all are compared with, named beforehand.
         here: rows of other code than it names are marked; None: no row is.
-        advance: told how far the statistics are, row by row.
+        advance: called with how far the statistics are, row by row.
 
     Raises:
         UsageError: there are no records.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fusionbench import stats, text
 from fusionbench.leaderboard.statistics import SCORE, tables_of
-from fusionbench.records.rows import average
+from fusionbench.records.rows import SHARE, average
 from fusionbench.stats import Table, Verdict
 
 if TYPE_CHECKING:
@@ -42,7 +42,11 @@ def learning_curve(board: Board, results: Path) -> LearningCurve | None:
             kinds.setdefault(row.records.kind, {})[row.records.share] = row
     several = {kind: by_share for kind, by_share in kinds.items() if len(by_share) > 1}
     shares = sorted({share for by_share in several.values() for share in by_share})
-    rows = {_name(kind): by_share for kind, by_share in several.items() if {shares[0], shares[-1]} <= set(by_share)}
+    rows = {
+        _name(by_share[shares[-1]]): by_share
+        for by_share in several.values()
+        if {shares[0], shares[-1]} <= set(by_share)
+    }
     if not rows:
         return None
     reference = next((name for name, by_share in rows.items() if _is_reference(board, by_share[shares[-1]])), None)
@@ -50,10 +54,11 @@ def learning_curve(board: Board, results: Path) -> LearningCurve | None:
     return found if reference is None else replace(found, gains=_gains(board, found, reference, results))
 
 
-def _name(kind: tuple[str, ...]) -> str:
-    fuser, tuned, *changes = kind
-    words = [*(["tuned"] if tuned else []), *(change.partition(".")[2] for change in changes)]
-    return f"{fuser} ({', '.join(words)})" if words else fuser
+def _name(row: Row) -> str:
+    """Its label without the share."""
+    words = ["tuned"] if row.records.first.run.tuned else []
+    words += [change.short for change in row.records.first.changed if change.flag != SHARE]
+    return f"{row.fuser} ({', '.join(words)})" if words else row.fuser
 
 
 def _is_reference(board: Board, row: Row) -> bool:

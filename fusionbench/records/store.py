@@ -245,7 +245,7 @@ def quarantine(path: Path, error: BaseException) -> None:
 
 
 def _unreadable(path: Path, error: OSError) -> UsageError:
-    """Too many open files, a server that is away: the file may be sound, so it stays where it is."""
+    """Too many open files, a server that is away: the file may be valid, so it stays where it is."""
     return UsageError(f"cannot read {path}: {error.strerror or error}")
 
 

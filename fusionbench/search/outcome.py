@@ -127,7 +127,7 @@ def load_tuned(results: Path, setup: Setup, folds: Iterable[int] | None = None) 
     parts |= {name: value for name, value in flat(setup.hparams).items() if name not in old.space}
     then = {name: value for name, value in old.made().items() if name in parts}
     if changed := changes(then, _plain(parts)):
-        raise UsageError(f"{path} was made otherwise ({changed}): {again} anew")
+        raise UsageError(f"{path} was made otherwise ({changed}): run {again} again")
     wanted = range(setup.benchmark.folds) if folds is None else folds
     if missing := [str(fold) for fold in wanted if str(fold) not in old.folds]:
         raise UsageError(f"{path} has no settings for fold {', '.join(missing)}: {again} --folds {','.join(missing)}")

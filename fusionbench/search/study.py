@@ -178,7 +178,7 @@ def _journal(path: Path) -> Any:
         return JournalStorage(backend)
     except Exception as error:  # whatever Optuna trips over in a line that somebody has edited
         why = f"{type(error).__name__}: {error}"
-        raise UsageError(f"{path} is damaged ({why}): move it away to begin anew") from None
+        raise UsageError(f"{path} is damaged ({why}): move it away to begin again") from None
 
 
 def _database(url: str) -> Any:
