@@ -25,9 +25,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fusionbench.api import Batch, Benchmark, Location, Splits, Stream, Task, UsageError, group_folds
+from fusionbench.api import Batch, Benchmark, Location, Splits, Stream, Task, UsageError
 
 from ._files import located, numbers
+from ._official import official
 
 #: modality -> columns of the tables: engine, cycle, three settings, then sensors 1 to 21
 SUBSYSTEMS = {
@@ -96,10 +97,7 @@ class Cmapss(Benchmark):
         return Batch(streams, y, torch.ones(y.shape[:2], dtype=torch.bool), ids, groups)
 
     def splits(self, data: Batch, fold: int) -> Splits:
-        groups = np.array(data.groups)
-        train = np.flatnonzero(np.char.startswith(groups, "train"))
-        val = train[group_folds(groups[train].tolist(), 5, 0).test]
-        return Splits(np.setdiff1d(train, val), val, np.flatnonzero(np.char.startswith(groups, "test")))
+        return official(data.groups, np.array([name.startswith("test") for name in data.groups]))
 
 
 def _engines(path: Path) -> dict[int, NDArray[np.float64]]:
