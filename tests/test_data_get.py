@@ -469,6 +469,9 @@ def test_the_committed_manifests_fit_the_real_files(tmp_path: Path, monkeypatch:
         ("rosmap", "rosmap.zip", 8),
         ("utd_mhad", "utd_mhad.zip", 1722),
         ("icu2012", "icu2012_set-a.zip", 3997),
+        ("social_anxiety", "social_anxiety.zip", 24),
+        ("handwritten", "handwritten_6views.mat", 1),
+        ("natops", "natops.zip", 2),
     ):
         assert f"{files} files verified" in data.get(name, real / source), name
 
