@@ -360,9 +360,13 @@ def test_several_addresses_are_fetched_one_by_one(home: Path, server: Server) ->
 
 
 def test_where_no_checksum_is_known_it_says_so(home: Path, tmp_path: Path) -> None:
-    write_manifest(data.MANIFESTS / "unknown.json", files={"a.txt": [0, ""]})
-    (tmp_path / "a.txt").write_text("whatever")
-    assert "1 files, their content not verified: no checksum is known" in data.get("unknown", tmp_path / "a.txt")
+    write_manifest(data.MANIFESTS / "unknown.json", files={"a.txt": [0, ""]}, folders={"b/*.bin": [0, 0, ""]})
+    (tmp_path / "clone" / "b").mkdir(parents=True)
+    (tmp_path / "clone" / "a.txt").write_text("whatever")
+    with pytest.raises(UsageError, match=r"clone holds no b/\*\.bin"):
+        data.get("unknown", tmp_path / "clone")
+    (tmp_path / "clone" / "b" / "1.bin").write_text("anything")
+    assert "not verified: no checksum of what was published is known" in data.get("unknown", tmp_path / "clone")
     assert "not verified" in data.get("unknown")
 
 
