@@ -33,6 +33,7 @@ def numbers(path: Path, delimiter: str | None = ",", header: bool = False) -> ND
     Raises:
         UsageError: a row is not of finite numbers or of another length than the first.
     """
+    named = False
     try:
         with path.open(encoding="utf-8-sig") as file:
             first = file.readline()
@@ -42,8 +43,8 @@ def numbers(path: Path, delimiter: str | None = ",", header: bool = False) -> ND
             return np.asarray(table)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
-    except ValueError:
-        named = header
+    except ValueError:  # named below
+        pass
     raise UsageError(f"{path}, row {_broken_row(path, delimiter, int(named))}: not a row of finite numbers")
 
 

@@ -5,12 +5,12 @@ Data Commons Attribution), as published: `set-a/<RecordID>.txt` (Time,Parameter,
 4,000 records four are left out, which the copy that the reference scores are of lacks (139060, 140501, 140936, 141264).
 Five folds of patients, validation patients of their own; a patient is one sample and so a group. 13.9 % die.
 
-A modality (vitals, labs, blood gas and ventilation, neuro-renal) has a step for every hour in which any of its
-variables was measured, and one for the hour of admission. Channels: the time of the last measurement in hours; each
+A modality (vitals, labs, blood gas and ventilation, neuro-renal) has a step for every two hours in which any of its
+variables was measured, and one for those of admission. Channels: the time of the last measurement in hours; each
 variable's last value, carried forward, as a distance from what is normal (0 before its first measurement; skewed ones
-as logarithms); whether it was measured in this hour; and the logarithm of 1 + how often so far. All but the values are
-declared indicators. So what was never measured has real steps with flags of 0, and what a condition hides is masked.
-Values that no patient can have (a temperature below 25 degrees) count as not measured.
+as logarithms; 5 at most); whether it was measured in this step; and the logarithm of 1 + how often so far. All but the
+values are declared indicators. So what was never measured has real steps with flags of 0, and what a condition hides is
+masked. Values that no patient can have (a temperature below 25 degrees) count as not measured.
 
 Why fusion could matter: failing organs show in different modalities, and physicians weigh them together. What would
 inflate it: how often somebody measured is a judgement of the staff, not of the body, and says much by itself; and the
@@ -36,7 +36,7 @@ from ._files import located
 OUTCOMES = "Outcomes-a.txt"
 DEATH = "In-hospital_death"
 LEFT_OUT = {139060, 140501, 140936, 141264}
-HOURS = 48
+HOURS, STEP, FARTHEST = 48, 120, 5.0  # of a record; minutes of a step; from what is normal
 #: modality -> variable -> (normal, scale, least, greatest possible); scale 0: the logarithm of value over normal
 VARIABLES = {
     "vitals": {
@@ -79,10 +79,10 @@ class Icu2012(Benchmark):
     classes = ("survives", "dies")
     folds = 5
     seeds = 3
-    steps = 300
+    steps = 200
     batch = 64
-    interval = 30
-    backbones = {m: ("tcn", {"dim": 32, "kernel": 3, "depth": 3, "shorten": 8}) for m in VARIABLES}  # 49 steps -> 7
+    interval = 20
+    backbones = {m: ("tcn", {"dim": 32, "kernel": 3, "depth": 2, "shorten": 4}) for m in VARIABLES}  # 25 steps -> 7
     corruptions = (
         "missing:vitals",
         "missing:labs",
@@ -105,7 +105,7 @@ class Icu2012(Benchmark):
         self.skipped: list[str] = []  # why each patient was left out, after load()
 
     def load(self) -> Batch:
-        """3,996 patients: (N, 49, D) a modality, hours without a measurement left out; demographics (N, 1, 11)."""
+        """3,996 patients: (N, 25, D) a modality, steps without a measurement left out; demographics (N, 1, 11)."""
         folder = located("icu2012", self.root, [OUTCOMES, "set-a"])
         self.skipped = []
         kept, labels, series, people = [], [], list[dict[str, NDArray[np.float64]]](), []
@@ -173,7 +173,7 @@ def _rows(path: Path, record: int) -> dict[str, Rows]:
 
 
 def _steps(rows: Rows, m: str) -> NDArray[np.float64]:
-    """(hours with a measurement, 1 + 3 V): time, values, measured in this hour, log(1 + how often so far)."""
+    """(steps with a measurement, 1 + 3 V): time, values, measured in this step, log(1 + how often so far)."""
     place = {variable: k for k, variable in enumerate(VARIABLES[m])}
     values, seen, counts = [0.0] * len(place), [0] * len(place), [0] * len(place)
     time, steps = 0, []
@@ -181,11 +181,12 @@ def _steps(rows: Rows, m: str) -> NDArray[np.float64]:
         normal, scale, least, greatest = VARIABLES[m][variable]
         if not least <= value <= greatest:
             continue
-        if minute // 60 > time // 60:
+        if minute // STEP > time // STEP:
             steps.append([time / 60, *values, *seen, *counts])
             seen = [0] * len(place)
         k, time = place[variable], minute
-        values[k] = (value - normal) / scale if scale else math.log(value / normal)
+        distance = (value - normal) / scale if scale else math.log(value / normal)
+        values[k] = min(FARTHEST, max(-FARTHEST, distance))
         seen[k] = 1
         counts[k] += 1
     table = np.array([*steps, [time / 60, *values, *seen, *counts]])
@@ -203,7 +204,7 @@ def _demographics(rows: Rows) -> NDArray[np.float64]:
 
 
 def _padded(series: list[NDArray[np.float64]]) -> Stream:
-    longest = HOURS + 1
+    longest = 60 * HOURS // STEP + 1
     x = np.zeros((len(series), longest, series[0].shape[1]))
     for row, steps in enumerate(series):
         x[row, : len(steps)] = steps

@@ -17,9 +17,10 @@ from typing import Annotated
 import numpy as np
 import torch
 
-from fusionbench.api import Batch, Benchmark, Location, Splits, Stream, Task, UsageError, group_folds
+from fusionbench.api import Batch, Benchmark, Location, Splits, Stream, Task, UsageError
 
 from ._files import located, numbers
+from ._official import official
 
 OMICS = {"mrna": "1", "methylation": "2", "mirna": "3"}
 WIDTH = 200
@@ -77,8 +78,4 @@ class Rosmap(Benchmark):
         return Batch(streams, answers, torch.ones_like(answers, dtype=torch.bool), ids, ids)
 
     def splits(self, data: Batch, fold: int) -> Splits:
-        official = np.array([name.startswith("tr") for name in data.ids])
-        train = np.flatnonzero(official)
-        chosen = group_folds([data.ids[i] for i in train], 5, 0, val_share=0.0)  # its test block validates here
-        val = train[chosen.test]
-        return Splits(np.setdiff1d(train, val), val, np.flatnonzero(~official))
+        return official(data.groups, np.array([name.startswith("te") for name in data.ids]))

@@ -360,9 +360,13 @@ def test_several_addresses_are_fetched_one_by_one(home: Path, server: Server) ->
 
 
 def test_where_no_checksum_is_known_it_says_so(home: Path, tmp_path: Path) -> None:
-    write_manifest(data.MANIFESTS / "unknown.json", files={"a.txt": [0, ""]})
-    (tmp_path / "a.txt").write_text("whatever")
-    assert "1 files, their content not verified: no checksum is known" in data.get("unknown", tmp_path / "a.txt")
+    write_manifest(data.MANIFESTS / "unknown.json", files={"a.txt": [0, ""]}, folders={"b/*.bin": [0, 0, ""]})
+    (tmp_path / "clone" / "b").mkdir(parents=True)
+    (tmp_path / "clone" / "a.txt").write_text("whatever")
+    with pytest.raises(UsageError, match=r"clone holds no b/\*\.bin"):
+        data.get("unknown", tmp_path / "clone")
+    (tmp_path / "clone" / "b" / "1.bin").write_text("anything")
+    assert "not verified: no checksum of what was published is known" in data.get("unknown", tmp_path / "clone")
     assert "not verified" in data.get("unknown")
 
 
@@ -469,6 +473,9 @@ def test_the_committed_manifests_fit_the_real_files(tmp_path: Path, monkeypatch:
         ("rosmap", "rosmap.zip", 8),
         ("utd_mhad", "utd_mhad.zip", 1722),
         ("icu2012", "icu2012_set-a.zip", 3997),
+        ("social_anxiety", "social_anxiety.zip", 24),
+        ("handwritten", "handwritten_6views.mat", 1),
+        ("natops", "natops.zip", 2),
     ):
         assert f"{files} files verified" in data.get(name, real / source), name
 

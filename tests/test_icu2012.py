@@ -20,7 +20,7 @@ REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "icu2012_set-a.
 HEAD = "Time,Parameter,Value\n00:00,RecordID,{record}\n00:00,Age,{age}\n00:00,Gender,1\n00:00,Height,-1\n"
 HEAD += "00:00,ICUType,3\n00:00,Weight,80\n"
 ONE = """00:37,HR,100
-00:52,HR,120
+01:52,HR,120
 00:52,Temp,-17.8
 03:10,HR,60
 03:10,Temp,38
@@ -60,13 +60,13 @@ def test_patients_and_outcomes(mini: Path) -> None:
     assert batch.y[:, 0].tolist() == [0, 1] * 10
 
 
-def test_a_step_is_an_hour_and_keeps_its_time(mini: Path) -> None:
-    """Hours 0, 3 and 47: last value, carried forward; what was measured when and how often; no impossible value."""
+def test_a_step_is_two_hours_and_keeps_its_time(mini: Path) -> None:
+    """Hours 0 and 1, 3 and 47: last value, carried forward; what was measured, when, how often; none impossible."""
     _, batch = load(mini)
     vitals = batch.streams["vitals"]
     assert vitals.mask[0].sum() == 3
     x = vitals.x[0, :3]
-    assert x[:, 0].tolist() == pytest.approx([52 / 60, 3 + 10 / 60, 47 + 59 / 60])
+    assert x[:, 0].tolist() == pytest.approx([1 + 52 / 60, 3 + 10 / 60, 47 + 59 / 60])
     hr, temp, resp = 1, 1 + 7, 1 + 8
     assert x[:, hr].tolist() == [2.0, -1.0, -1.0]  # (120 - 80) / 20, (60 - 80) / 20
     assert x[:, temp].tolist() == [0.0, 1.0, 1.0]  # -17.8 degrees are none
@@ -78,7 +78,7 @@ def test_a_step_is_an_hour_and_keeps_its_time(mini: Path) -> None:
     assert counts[:, 0].tolist() == pytest.approx([math.log(3), math.log(4), math.log(4)])
     assert flags[:, 1:7].abs().sum() == 0
     labs = batch.streams["labs"].x[0, :2]
-    assert batch.streams["labs"].mask[0].sum() == 2  # admission, and hour 5
+    assert batch.streams["labs"].mask[0].sum() == 2  # admission, and hours 4 and 5
     assert labs[:, 0].tolist() == [0, 5]
     assert labs[:, 1 + 7].tolist() == pytest.approx([0, math.log(2)])  # creatinine of 2, twice what is normal
 
@@ -93,7 +93,7 @@ def test_never_measured_and_hidden_carry_different_flags(mini: Path) -> None:
     """The second patient has no blood gas: a real step with flags of 0; a condition hides under the mask."""
     benchmark, batch = load(mini)
     gas = batch.streams["gas"]
-    assert gas.mask[1].tolist() == [True] + [False] * 48
+    assert gas.mask[1].tolist() == [True] + [False] * 24
     assert gas.x[1].abs().sum() == 0
     keys = corruptions.keys("noise", 0, batch.ids, list(batch.streams))
     sd = {m: s.x[s.mask].std(0) + 1 for m, s in batch.streams.items()}

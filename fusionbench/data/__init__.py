@@ -38,7 +38,7 @@ class Manifest:
         inside: archives that lie in other archives and are looked into.
         files: path -> (bytes, SHA-256); the SHA-256 is empty where no checksum of the published file is known.
         folders: `folder/*.txt` -> (files, bytes in all, SHA-256 of their sorted lines "name SHA-256"), where there are
-            too many to list; bytes and SHA-256 are 0 and empty where they are not known.
+            too many to list; 0, 0 and empty where they are not known.
         without: names of published files that such a pattern does not mean.
     """
 
@@ -60,12 +60,10 @@ class Manifest:
 
     @property
     def verified(self) -> str:
-        """How many files it has, and whether their content is known."""
-        count = len(self.files) + sum(files for files, _, _ in self.folders.values())
-        known = all(digest for *_, digest in (*self.files.values(), *self.folders.values()))
-        return (
-            f"{count} files verified" if known else f"{count} files, their content not verified: no checksum is known"
-        )
+        """How many files it has, or that nobody here knows what they should be."""
+        if not all(digest for *_, digest in (*self.files.values(), *self.folders.values())):
+            return "there, but not verified: no checksum of what was published is known"
+        return f"{len(self.files) + sum(files for files, _, _ in self.folders.values())} files verified"
 
 
 def names() -> list[str]:
@@ -235,7 +233,7 @@ def _copy_all(
     count, _, digest = known
     if not chosen:
         raise UsageError(f"{source} holds no {pattern}")
-    if len(chosen) != count:
+    if count and len(chosen) != count:
         raise UsageError(f"{source} holds {len(chosen)} files {pattern}, {count} were published")
     place = target / pattern.rpartition("/")[0]
     digests = {file: _write(found, name, place / file) for file, name in chosen.items()}
@@ -277,7 +275,7 @@ def _verify(wanted: Manifest, folder: Path) -> None:
         files = [
             path for path in (folder / place).glob(glob) if _matches(f"{place}/{path.name}", pattern, wanted.without)
         ]
-        if len(files) != count:
+        if not files or (count and len(files) != count):
             raise UsageError(f"{folder} has {len(files)} files {pattern}, {count} were published: {again}")
         if digest and _joint({path.name: _sha256(path) for path in files}) != digest:
             raise UsageError(f"{folder}: {pattern} are not the files that were published: {again}")
