@@ -27,6 +27,7 @@ COMMANDS = {
     "records": ("tables", "Records: list, compare, reproduce, publish."),
     "tune": ("tune", "Search hyper-parameters, nested, on validation data only."),
     "data": ("data", "Get public data, check your own."),
+    "audit": ("audit", "What in the data makes scores that no new person would see."),
 }
 
 

@@ -78,7 +78,13 @@ def fit(blueprint: Blueprint, data: Batch, train: np.ndarray, val: np.ndarray, s
         with torch.no_grad():
             streams = model.encode(dict(streams), part.y.shape[1])
         sides.append(
-            replace(part, streams=streams, ids=(), groups=[groups.setdefault(g, len(groups)) for g in part.groups])
+            replace(
+                part,
+                streams=streams,
+                ids=(),
+                groups=[groups.setdefault(g, len(groups)) for g in part.groups],
+                attributes={},
+            )
         )
     fitted = Fitted(model, 0.0)
     fitted.estimator.fit(sides[0], sides[1], seed)
