@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fusionbench import registry
 from fusionbench.errors import UsageError, unknown
-from fusionbench.records.rows import ALONE, LATE, REFERENCE
+from fusionbench.records.rows import ALONE, LATE, ORDER, REFERENCE
 
 if TYPE_CHECKING:
     from fusionbench.harness import Dataset, Setup
@@ -36,7 +36,7 @@ class Study:
         options: fuser -> its hyper-parameters.
         train, benchmark: hyper-parameters of the training and of the benchmarks.
         cross: "train.modality_dropout" -> values, every fuser with each of them.
-        references: also each modality alone, late average and concat.
+        references: also each modality alone, late average, concat and, where samples have a time, the position alone.
         tuned: with the settings that `fusionbench tune` found for each fold, instead of the defaults.
     """
 
@@ -61,8 +61,9 @@ class Study:
 
         for benchmark in self.benchmarks:
             maker, typed = registry.load("benchmarks", benchmark), _typed(benchmark, self.benchmark)
-            shapes = contract.make(maker, typed, registry.plugin_name(benchmark)).shapes
-            for fuser, settings in self._rows(list(shapes)):
+            protocol = contract.make(maker, typed, registry.plugin_name(benchmark))
+            shapes = protocol.shapes
+            for fuser, settings in self._rows(list(shapes), contract.has_order(protocol)):
                 for values in itertools.product(*self.cross.values()):
                     given: dict[str, dict[str, Any]] = {
                         "fuser": dict(settings), "train": dict(self.train), "benchmark": dict(self.benchmark),
@@ -75,10 +76,12 @@ class Study:
                     conditions += subsets(list(shapes)) if self.lattice else []
                     yield setup, list(dict.fromkeys(conditions))
 
-    def _rows(self, modalities: list[str]) -> list[tuple[str, Mapping[str, Any]]]:
+    def _rows(self, modalities: list[str], ordered: bool) -> list[tuple[str, Mapping[str, Any]]]:
         chosen = list(registry.names("fusers")) if "all" in self.fusers else list(self.fusers)
+        if "all" in self.fusers and not ordered:
+            chosen.remove(ORDER)
         if self.references:
-            chosen += [name for name in (*REFERENCES, ALONE) if name not in chosen]
+            chosen += [name for name in (*REFERENCES, *[ORDER] * ordered, ALONE) if name not in chosen]
         for name in self.options:
             if name not in map(registry.plugin_name, chosen):
                 raise unknown("fuser of this comparison", name, map(registry.plugin_name, chosen))

@@ -38,9 +38,9 @@ NAMED = {
     "cli": {"affect_sim", "concat", "identity", "jmt", "watch"},
     "data": {"identity"},
     "features": {"identity"},
-    "harness": {"identity"},
+    "harness": {"identity", "position"},  # the stream of the row that sees nothing else
     "jobs": {"watch"},  # a function of its own
-    "records": {"concat", "late_average", "unimodal"},  # the references of the protocol
+    "records": {"concat", "late_average", "position", "unimodal"},  # the references of the protocol
     "custom_data": {"identity", "tcn"},
     "study": {"watch"},
 }

@@ -129,7 +129,7 @@ def fitted(s: Samples) -> Finding:
     if worst is None:
         return Finding("fitted", NOT_ASKED, "a side of the data's own folds has fewer than three groups")
     drop, fold, inside, outside = worst
-    wider = (drop.value - drop.low) * (1.0 if asked == 1 else 1.3)  # the worst of several comparisons
+    wider = (drop.value - drop.low) * (1.0 if asked == 1 else 1.6)  # the worst of several comparisons
     suspected = models.Score(drop.value, drop.value - wider, drop.high).exceeds(0)
     said = f"training groups among themselves {inside}, new groups {outside} (fold {fold}, the widest gap)"
     if suspected:

@@ -16,6 +16,8 @@ from fusionbench.records.types import CHANCE, CLEAN, condition_of
 #: The reference rows that the protocol names: one modality alone, the average of their answers, plain fusion; the last
 #: is the one that all are compared with unless another is named beforehand.
 ALONE, LATE, REFERENCE = "unimodal", "late_average", "concat"
+#: The reference row that sees nothing but the place in the recording, where samples have a time.
+ORDER = "position"
 QUICK = "quick"
 #: The corruption that takes whole modalities away, every time; "absent" takes them at a rate.
 MISSING, ABSENT = "missing", "absent"
@@ -113,7 +115,7 @@ class RowRecords:
     @property
     def family(self) -> Family:
         """The family of comparisons that the row belongs to; a new row moves nothing in another one."""
-        if self.modality is not None:
+        if self.modality is not None or self.first.run.fuser == ORDER:
             return "single modalities"
         if self.first.run.tuned:
             return "tuned rows"
