@@ -55,6 +55,27 @@ def load(benchmark: Benchmark, name: str) -> Batch:
     return data
 
 
+def has_order(benchmark: Benchmark) -> bool:
+    """Does it say how far into its recording a sample stands?"""
+    return type(benchmark).order is not Benchmark.order
+
+
+def order(benchmark: Benchmark, name: str, data: Batch) -> np.ndarray | None:
+    """(n,) 0 to 1, how far into its recording each sample stands, checked; None where samples have no time.
+
+    Raises:
+        UsageError: it fails, or is not one number from 0 to 1 a sample.
+    """
+    with _plugin(name, "order"):
+        found = benchmark.order(data)
+        if found is None:
+            return None
+        place = np.asarray(found, dtype=float)
+        if place.shape != (len(data),) or not ((place >= 0) & (place <= 1)).all():
+            raise UsageError(f"{name}: order is one number from 0 to 1 a sample")
+    return place
+
+
 def splits(benchmark: Benchmark, name: str, data: Batch, fold: int, deal: int | None = None) -> Splits:
     """The splits of a fold, as arrays of indices, checked.
 
@@ -223,6 +244,9 @@ def _check_streams(benchmark: Benchmark, name: str, data: Batch) -> None:
             raise UsageError(f"{name}: {len(given)} {what} for {len(data)} samples")
         if not all(isinstance(text, str) and text for text in given):
             raise UsageError(f"{name}: {what} are texts that are not empty")
+    for attribute, texts in data.attributes.items():
+        if len(texts) != len(data) or not all(isinstance(text, str) for text in texts):
+            raise UsageError(f"{name}: the attribute {attribute} is one text a sample, empty where it is not known")
     if len(set(data.ids)) < len(data):
         raise UsageError(f"{name}: two samples have the same id")
 

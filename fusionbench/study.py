@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fusionbench import hparams, registry
 from fusionbench.errors import UsageError, unknown
-from fusionbench.records.rows import ALONE, LATE, MODALITY, REFERENCE
+from fusionbench.records.rows import ALONE, LATE, MODALITY, ORDER, REFERENCE
 from fusionbench.records.types import PER_SEED
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Study:
         backbone: modality -> hyper-parameters of its backbone.
         train, benchmark: hyper-parameters of the training and of the benchmarks.
         cross: "train.modality_dropout" -> values, every fuser with each of them; "backbone.acc" -> backbones.
-        references: also each modality alone, late average and concat.
+        references: also each modality alone, late average, concat and, where samples have a time, the position alone.
         tuned: with the settings that `fusionbench tune` found for each fold, instead of the defaults.
         ensemble: also the mean of each row's seeds, as a row of its own.
         partition: "per-seed": each seed deals the groups into folds anew; empty: one partition for all seeds.
@@ -70,8 +70,9 @@ class Study:
 
         for benchmark in self.benchmarks:
             maker, typed = registry.load("benchmarks", benchmark), _typed(benchmark, self.benchmark)
-            shapes = contract.make(maker, typed, registry.plugin_name(benchmark)).shapes
-            for fuser, settings in self._rows(list(shapes)):
+            protocol = contract.make(maker, typed, registry.plugin_name(benchmark))
+            shapes = protocol.shapes
+            for fuser, settings in self._rows(list(shapes), contract.has_order(protocol)):
                 for values in itertools.product(*self.cross.values()):
                     given: dict[str, dict[str, Any]] = {
                         "fuser": dict(settings), "train": dict(self.train), "benchmark": dict(self.benchmark),
@@ -95,10 +96,12 @@ class Study:
                     conditions += subsets(list(shapes)) if self.lattice else []
                     yield setup, list(dict.fromkeys(conditions))
 
-    def _rows(self, modalities: list[str]) -> list[tuple[str, Mapping[str, Any]]]:
+    def _rows(self, modalities: list[str], ordered: bool) -> list[tuple[str, Mapping[str, Any]]]:
         chosen = list(registry.names("fusers")) if "all" in self.fusers else list(self.fusers)
+        if "all" in self.fusers and not ordered:
+            chosen.remove(ORDER)
         if self.references:
-            chosen += [name for name in (*REFERENCES, ALONE) if name not in chosen]
+            chosen += [name for name in (*REFERENCES, *[ORDER] * ordered, ALONE) if name not in chosen]
         for name in self.options:
             if name not in map(registry.plugin_name, chosen):
                 raise unknown("fuser of this comparison", name, map(registry.plugin_name, chosen))

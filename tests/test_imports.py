@@ -24,7 +24,7 @@ PLUGINS = ("fusers", "backbones", "benchmarks")  # corruptions are plugins too, 
 #: A module may import those to its left (what only a type checker sees does not count).
 ORDER = (
     "errors paths text progress workers hparams conditions api registry metrics corruptions contract "
-    "records stats leaderboard tracking features custom_data engine harness check datacheck data jobs "
+    "records stats leaderboard tracking features custom_data engine harness check datacheck audit data jobs "
     "predict sklearn search study looks report advise cli __main__"
 ).split()
 
@@ -41,11 +41,11 @@ NAMED = {
     "cli": {"affect_sim", "concat", "identity", "jmt", "watch"},
     "data": {"identity"},
     "features": {"identity"},
-    "harness": {"identity"},
+    "harness": {"identity", "position"},  # the stream of the row that sees nothing else
     "jobs": {"watch"},  # a function of its own
     "predict": {"identity"},
     "sklearn": {"concat", "identity"},
-    "records": {"concat", "late_average", "unimodal", "unimodal_forest", "forest"},  # the references of the protocol
+    "records": {"concat", "late_average", "position", "unimodal", "unimodal_forest", "forest"},  # the references
     "custom_data": {"identity", "tcn"},
     "study": {"watch"},
     "leaderboard": {"summary"},  # a group of columns

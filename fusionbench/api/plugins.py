@@ -179,6 +179,13 @@ class Benchmark(ABC):
     def splits(self, data: Batch, fold: int) -> Splits:
         """The three index sets of a fold, 0 <= fold < folds; validation people differ from training and test people."""
 
+    def order(self, data: Batch) -> np.ndarray | None:
+        """(n,) how far into its recording each sample stands, 0 to 1; None: samples have no time.
+
+        `elapsed` makes it of the groups and of times. What knows nothing else is a row of its own on the board.
+        """
+        return None
+
     def optimum(
         self, streams: Streams, truth: Batch, damage: tuple[Corruption, int, Context] | None = None
     ) -> Mapping[str, float] | None:
@@ -224,6 +231,24 @@ def group_folds(
     val = set(rest[: min(len(rest) - 1, max(1, round(val_share * len(names))))])
     side = np.array([2 if g in test else 1 if g in val else 0 for g in groups])
     return Splits(*(np.flatnonzero(side == s) for s in range(3)))
+
+
+def elapsed(groups: Sequence[str], times: Sequence[float] | np.ndarray | None = None) -> np.ndarray:
+    """(n,) time since the first sample of the same group, 1 at the end of the longest group.
+
+    `times` are in any unit; without them the samples of a group stand in their order, evenly apart.
+    """
+    _, group = np.unique(np.asarray(groups), return_inverse=True)
+    counts = np.bincount(group)
+    if times is None:
+        found = np.empty(len(group))
+        found[np.argsort(group, kind="stable")] = np.concatenate([np.arange(n) for n in counts])
+    else:
+        found = np.asarray(times, dtype=float)
+        first = np.full(len(counts), np.inf)
+        np.minimum.at(first, group, found)
+        found = found - first[group]
+    return np.asarray(found / max(float(found.max()), 1e-12))
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,6 +31,7 @@ COMMANDS = {
     "predict": ("predict", "Answers of a trained model to new samples."),
     "tune": ("tune", "Search hyper-parameters, nested, on validation data only."),
     "data": ("data", "Get public data, check your own."),
+    "audit": ("audit", "What in the data makes scores that no new person would see."),
 }
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import torch
 
-from fusionbench.api import Batch, Benchmark, Splits, Stream, group_folds
+from fusionbench.api import Batch, Benchmark, Splits, Stream, elapsed, group_folds
 from fusionbench.custom_data import files, labels
 from fusionbench.custom_data.raw import LARGEST, Raw
 from fusionbench.custom_data.settings import CONSTANTS
@@ -108,7 +108,8 @@ def build(raw: Raw) -> type[OwnData]:
         "task": task,
         "backbones": {m: raw.backbones.get(m) or backbone_for(s, task.per_frame) for m, s in streams.items()},
         "corruptions": tuple(settings.get("corruptions", _corruptions(streams))),
-        "_data": Batch(streams, y, y_mask, ids, groups),
+        "_data": Batch(streams, y, y_mask, ids, groups, attributes=raw.attributes),
+        **({} if raw.order is None else {"order": lambda self, data: elapsed(data.groups, raw.order)}),
         **_protocol(raw, groups),
         **{name: settings[name] for name in CONSTANTS if name in settings},
     }

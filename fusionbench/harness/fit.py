@@ -27,10 +27,15 @@ PART = 8  # an estimate fits on one in so many training samples
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A fitted estimator, with the normalisation before it; it answers as a trained model does."""
+    """A fitted estimator, with the normalisation before it; it answers as a trained model does.
+
+    `seen`: of one that sees the place in the recording alone, the whole dataset as it meets it; whatever was done to a
+    batch's own streams, it answers by that.
+    """
 
     model: Model
     seconds: float
+    seen: Batch | None = None
 
     @property
     def estimator(self) -> Estimator:
@@ -45,7 +50,7 @@ class Fitted:
         """
         parts = []
         for rows in torch.arange(len(batch)).split(engine.chunk(batch)):
-            some = batch[rows]
+            some = batch[rows] if self.seen is None else self.seen[batch.index[rows]]
             found = np.asarray(self.estimator.predict(self.model.encode(dict(some.streams), some.y.shape[1])))
             wanted = (len(some), some.y.shape[1], self.model.task.out)
             if found.shape != wanted:
@@ -78,7 +83,13 @@ def fit(blueprint: Blueprint, data: Batch, train: np.ndarray, val: np.ndarray, s
         with torch.no_grad():
             streams = model.encode(dict(streams), part.y.shape[1])
         sides.append(
-            replace(part, streams=streams, ids=(), groups=[groups.setdefault(g, len(groups)) for g in part.groups])
+            replace(
+                part,
+                streams=streams,
+                ids=(),
+                groups=[groups.setdefault(g, len(groups)) for g in part.groups],
+                attributes={},
+            )
         )
     fitted = Fitted(model, 0.0)
     fitted.estimator.fit(sides[0], sides[1], seed)
@@ -94,6 +105,7 @@ class Fitter:
 
     def __init__(self, setup: Setup, data: Batch) -> None:
         self.setup, self.data = setup, data
+        self.seen = setup.seen.to("cpu") if setup.sees_order else data
         self.chosen: dict[tuple[int, int], tuple[dict[str, float], dict[str, float]]] = {}
         self._kept: dict[tuple[int, int], Fitted] = {}
 
@@ -123,7 +135,9 @@ class Fitter:
     def fit(self, run: Run, settings: Mapping[str, float]) -> Fitted:
         splits = training_of(self.setup, self.data, run)
         blueprint = replace(self.setup.trained, settings={**self.setup.trained.settings, **settings})
-        return fit(blueprint, self.data, splits.train, splits.val, run.seed, self.setup.recipe.missing)
+        missing = "" if self.setup.sees_order else self.setup.recipe.missing
+        fitted = fit(blueprint, self.seen, splits.train, splits.val, run.seed, missing)
+        return replace(fitted, seen=self.seen if self.setup.sees_order else None)
 
     def score(self, model: Fitted, run: Run) -> float:
         """The primary metric on the validation samples, higher better; minus infinity where it is undefined."""
@@ -165,7 +179,7 @@ def costs_of(model: Fitted, data: Batch) -> dict[str, float | None]:
 
 def estimate(setup: Setup, runs: Sequence[Run], evaluations: int) -> float:
     """Seconds that fitting and evaluating these runs may take, from a fit on a part of one's training samples."""
-    data, run = setup.data, runs[0]
+    data, run = setup.seen, runs[0]
     splits = training_of(setup, data, run)
     model = fit(setup.trained, data, splits.train[::PART], splits.val[::PART], FIRST)
     began = time.perf_counter()

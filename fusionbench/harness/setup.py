@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fusionbench import contract, features, hparams, registry
 from fusionbench.api import Batch, Benchmark, Estimator, Splits, Stream, keyed
 from fusionbench.engine import Member, Recipe
@@ -19,6 +21,8 @@ from fusionbench.errors import UsageError, unknown
 from fusionbench.records import Run, plain
 from fusionbench.records.types import PER_SEED
 
+#: The only stream of a method that sees nothing but the place in the recording.
+POSITION = "position"
 QUICK = {"steps": 30, "interval": 15, "lr": (1e-3,)}
 
 
@@ -98,8 +102,28 @@ class Setup:
     @cached_property
     def trained(self) -> Blueprint:
         """The blueprint of what is trained: encoded modalities come as vectors."""
+        if self.sees_order:
+            return replace(
+                self.blueprint, shapes={POSITION: (1,)}, backbones={POSITION: self.blueprint.backbones[POSITION]}
+            )
         rates = {m: rate for m, rate in self.benchmark.rates.items() if m not in self.prepared.encoders}
         return replace(self.blueprint, shapes=self.prepared.shapes, backbones=self.prepared.backbones, rates=rates)
+
+    @property
+    def sees_order(self) -> bool:
+        """Does it meet nothing but the place in the recording?"""
+        return self.is_estimator and bool(getattr(self.blueprint.fuser, "sees_order", False))
+
+    @cached_property
+    def seen(self) -> Batch:
+        """The samples as the method meets them: with the streams of the benchmark, or with the position alone."""
+        if not self.sees_order:
+            return self.data
+        place = contract.order(self.benchmark, self.benchmark_name, self.data)
+        if place is None:
+            raise UsageError(f"{self.names['fuser']}: {self.benchmark_name} gives no order of its samples")
+        x = torch.from_numpy(place).float()[:, None, None].expand(-1, self.data.y.shape[1], 1)
+        return replace(self.data, streams={POSITION: Stream(x, torch.ones(x.shape[:2], dtype=torch.bool))})
 
     @property
     def is_estimator(self) -> bool:
@@ -200,6 +224,11 @@ def setup(
     method = registry.load("fusers", fuser)
     names = {"fuser": registry.plugin_name(fuser)}
     fitted = issubclass(method, Estimator)
+    ordered = fitted and method.sees_order
+    if ordered and not contract.has_order(protocol):
+        raise UsageError(
+            f"{names['fuser']} sees when samples were taken, and {benchmark_name} does not say: it declares no order"
+        )
     recipe = Recipe(**prepare("train", Recipe, "training", {**constants, **(QUICK if quick else {}), "quick": quick}))
     if fitted:
         recipe = _of_estimator(recipe, names["fuser"])
@@ -253,6 +282,8 @@ def setup(
     if partition:
         changes.append(f"partition={partition}")
     blueprint = Blueprint(protocol.task, protocol.shapes, method, settings["fuser"], chosen, protocol.rates)
+    if ordered:
+        blueprint = replace(blueprint, backbones={**chosen, POSITION: (registry.load("backbones", "identity"), {})})
     held = frozenset(n for n, value in settings["fuser"].items() if value != declared["fuser"][n].default)
     # Setups of one benchmark and the same backbones share one copy of its data.
     parts = [part for part in settings if part not in ("fuser", "train")]

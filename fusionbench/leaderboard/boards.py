@@ -20,6 +20,7 @@ from fusionbench.records import Record
 from fusionbench.records.rows import (
     CHANCE,
     OF_BOARD,
+    ORDER,
     REFERENCE,
     BoardRecords,
     RowRecords,
@@ -41,17 +42,18 @@ class Mark:
     meaning: str
 
 
-#: By the name that records carry; the last is found by comparison with the files that are here.
+#: By the name that records carry; the last two are found by comparison with a row and with the files that are here.
 MARKS = {
     mark.name: mark
     for mark in (
         Mark("reconstruction", "†", "rebuilt from the publication without the authors' code"),
         Mark("transductive", "‡", "statistics of the test groups went into the features"),
         Mark("subject dependent", "§", "one group may stand on both sides of a split"),
+        Mark("below the order", "¶", "below a model that sees nothing but the place in the recording"),
         Mark("other code", "°", "made by other code than what is here now: a new run makes another row"),
     )
 }
-OTHER_CODE = "other code"
+BELOW_ORDER, OTHER_CODE = "below the order", "other code"
 
 
 @dataclass(eq=False)
@@ -294,7 +296,13 @@ def _board(found: BoardRecords, results: Path, reference: str, here: Here | None
 
 
 def _compare(board: Board, known: Statistics) -> None:
-    """What a row is relative to the others: verdict, place, robustness."""
+    """What a row is relative to the others: verdict, place, robustness, and is it below the clock?"""
+    order = max(
+        (board.sign * row.clean for row in board.rows if row.fuser == ORDER and row.ranked and row.clean), default=None
+    )
+    for row in board.rows:
+        if order is not None and row.ranked and row.clean is not None and board.sign * row.clean < order:
+            row.marks.append(MARKS[BELOW_ORDER])
     for row in board.rows:
         row.robustness = robustness(board, row)
         if row.ranked:

@@ -142,7 +142,7 @@ _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': r"\textquotedbl{}", "†": r"\textsuperscript{\dag}", "‡": r"\textsuperscript{\ddag}",
-    "§": r"\textsuperscript{\S}", "°": r"\textdegree{}", "[": "{[}", "]": "{]}",
+    "§": r"\textsuperscript{\S}", "¶": r"\textsuperscript{\P}", "°": r"\textdegree{}", "[": "{[}", "]": "{]}",
 }  # fmt: skip
 
 

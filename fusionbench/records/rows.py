@@ -21,6 +21,8 @@ ALONE_FOREST = "unimodal_forest"
 ANCHOR = "forest"
 #: The setting of a fuser that looks at one modality.
 MODALITY = "modality"
+#: The reference row that sees nothing but the place in the recording, where samples have a time.
+ORDER = "position"
 QUICK = "quick"
 #: The corruption that takes whole modalities away, every time; "absent" takes them at a rate.
 MISSING, ABSENT = "missing", "absent"
@@ -147,7 +149,7 @@ class RowRecords:
         """The family of comparisons that the row belongs to; a new row moves nothing in another one."""
         if self.setting:
             return self.setting
-        if self.modality is not None:
+        if self.modality is not None or self.first.run.fuser == ORDER:
             return "single modalities"
         if self.first.run.tuned:
             return "tuned rows"
