@@ -92,8 +92,8 @@ def test_validation_chooses_from_the_grid_and_the_record_says_so(tmp_path: Path)
 
 def test_of_equal_settings_the_first_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     setup = harness.setup("toy_xor", "forest", given={**TOY, "fuser": {"trees": 20}})
-    monkeypatch.setattr(Fitter, "score", lambda self, model, fold: 0.5)
-    chosen, tried = Fitter(setup, setup.data).choose(0)
+    monkeypatch.setattr(Fitter, "score", lambda self, model, run: 0.5)
+    chosen, tried = Fitter(setup, setup.data).choose(setup.run(0, 0))
     assert tried == {"leaf=1": 0.5, "leaf=4": 0.5}
     assert chosen == {"leaf": 1}
 

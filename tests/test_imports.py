@@ -48,7 +48,8 @@ NAMED = {
     "records": {"concat", "late_average", "position", "unimodal", "unimodal_forest", "forest"},  # the references
     "custom_data": {"identity", "tcn"},
     "study": {"watch"},
-    "leaderboard": {"summary"},  # a group of columns
+    "audit": {"summary"},  # a key of its JSON
+    "leaderboard": {"position", "summary"},  # a column, and a group of columns
     "stats": {"summary"},  # a function of its own
 }
 

@@ -155,7 +155,7 @@ def test_would_more_data_change_the_order(board: Board, results: Path, capsys: p
     assert "Not known: neither the difference nor its trend" in said["twin"]
     assert cli.cli.main(["leaderboard", "--results", str(results)], standalone_mode=False) == 0
     shown = capsys.readouterr().out
-    assert "toy_xor: accuracy by the share of the training groups" in shown
+    assert "toy_xor: accuracy by the share of the training people" in shown
     for name, by_share in (board.curve.rows if board.curve else {}).items():
         (line,) = [line for line in shown.splitlines() if line.split()[:1] == [name] and line.count("[") == 3]
         assert line.split()[1::3] == [f"{100 * (by_share[share].clean or 0):.1f}" for share in SHARES]
@@ -177,7 +177,7 @@ def test_the_report_draws_them(board: Board) -> None:
     (picture,) = [p for p in draw(board, "toy", {}) if p.name == "toy-learning"]
     assert set(picture.runs) == {run for rows in (board.curve.rows if board.curve else {}).values()
                                  for row in rows.values() for run in row.runs}  # fmt: skip
-    assert "share of the training groups" in picture.svg()
+    assert "share of the training people" in picture.svg()
 
 
 def test_several_shares_are_crossed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

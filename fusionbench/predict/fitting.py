@@ -35,6 +35,8 @@ from fusionbench.predict.description import describe
 from fusionbench.predict.inputs import present
 from fusionbench.predict.predictor import Predictor
 from fusionbench.records import Predictions, Record, store
+from fusionbench.records.rows import MISSING
+from fusionbench.records.types import condition_of
 from fusionbench.text import counted
 
 MOST = 6  # modalities up to which every set of them is calibrated; of more, all and each one missing
@@ -333,5 +335,6 @@ def _shown(condition: str, modalities: Sequence[str]) -> frozenset[str] | None:
     """The modalities that a condition leaves: all when clean, less those of `missing:a+b`; None of another damage."""
     if condition == CLEAN:
         return frozenset(modalities)
-    name, _, lost = condition.partition(":")
-    return frozenset(modalities) - set(lost.split("+")) if name == "missing" and lost != "all" else None
+    parsed = condition_of(condition)
+    left = frozenset(modalities) - parsed.targets(modalities)
+    return left if parsed.name == MISSING and left else None
