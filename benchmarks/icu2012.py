@@ -2,7 +2,8 @@
 
 Data: set A of the PhysioNet/Computing in Cardiology Challenge 2012 (Silva et al., Computing in Cardiology 2012; Open
 Data Commons Attribution), as published: `set-a/<RecordID>.txt` (Time,Parameter,Value) and `Outcomes-a.txt`. Of its
-4,000 records four are left out, which the copy that the reference scores are of lacks (139060, 140501, 140936, 141264).
+4,000 records four are left out, which the copy that the reference scores are of lacks (139060, 140501, 140936, 141264);
+so is the kind of ward, which it lacks too. No checksum of the published records was at hand: `data get` says so.
 Five folds of patients, validation patients of their own; a patient is one sample and so a group. 13.9 % die.
 
 A modality (vitals, labs, blood gas and ventilation, neuro-renal) has a step for every two hours in which any of its
@@ -59,8 +60,7 @@ VARIABLES = {
     "neuro": {"GCS": (15, 4, 3, 15), "Urine": (60, 0, 0.5, 5000)},
 }  # fmt: skip
 MODALITY = {variable: m for m, variables in VARIABLES.items() for variable in variables}
-UNITS = 4  # kinds of intensive care: coronary, cardiac surgery, medical, surgical
-DEMOGRAPHICS = ("Age", "Gender", "Height", "Weight", "ICUType")
+DEMOGRAPHICS = ("Age", "Gender", "Height", "Weight")
 
 Rows = list[tuple[int, str, float]]  # (minute, variable, value)
 
@@ -70,10 +70,10 @@ class Icu2012(Benchmark):
     domain = "intensive care"
     unit = "patient"
     margin = 0.01
-    shapes = {**{m: (1 + 3 * len(v),) for m, v in VARIABLES.items()}, "demographics": (4 + UNITS + 3,)}
+    shapes = {**{m: (1 + 3 * len(v),) for m, v in VARIABLES.items()}, "demographics": (7,)}
     indicators = {
         **{m: (0, *range(1 + len(v), 1 + 3 * len(v))) for m, v in VARIABLES.items()},
-        "demographics": tuple(range(4 + UNITS, 4 + UNITS + 3)),
+        "demographics": (4, 5, 6),
     }
     task = Task("classify", 2, ("auroc", "auprc", "balanced_accuracy"))
     classes = ("survives", "dies")
@@ -105,7 +105,7 @@ class Icu2012(Benchmark):
         self.skipped: list[str] = []  # why each patient was left out, after load()
 
     def load(self) -> Batch:
-        """3,996 patients: (N, 25, D) a modality, steps without a measurement left out; demographics (N, 1, 11)."""
+        """3,996 patients: (N, 25, D) a modality, steps without a measurement left out; demographics (N, 1, 7)."""
         folder = located("icu2012", self.root, [OUTCOMES, "set-a"])
         self.skipped = []
         kept, labels, series, people = [], [], list[dict[str, NDArray[np.float64]]](), []
@@ -195,12 +195,12 @@ def _steps(rows: Rows, m: str) -> NDArray[np.float64]:
 
 
 def _demographics(rows: Rows) -> NDArray[np.float64]:
-    """(11,): age, sex, height, weight at admission, kind of intensive care; whether sex, height, weight are known."""
+    """(7,): age (90 at most: those above are hidden), sex, height, weight at admission; are the last three known?"""
     found = {variable: value for minute, variable, value in reversed(rows) if minute == 0 and variable in DEMOGRAPHICS}
-    age, sex, height, weight, unit = (found.get(name, -1.0) for name in DEMOGRAPHICS)
+    age, sex, height, weight = (found.get(name, -1.0) for name in DEMOGRAPHICS)
     known = [sex >= 0, 50 <= height <= 250, 20 <= weight <= 400]
     measured = [sex - 0.5, (height - 170) / 10, (weight - 80) / 20]
-    return np.array([(age - 65) / 15, *np.where(known, measured, 0), *(np.arange(1, UNITS + 1) == unit), *known])
+    return np.array([(min(age, 90) - 65) / 15, *np.where(known, measured, 0), *known])
 
 
 def _padded(series: list[NDArray[np.float64]]) -> Stream:

@@ -472,12 +472,14 @@ def test_the_committed_manifests_fit_the_real_files(tmp_path: Path, monkeypatch:
         ("stressid", "stressid", 6),
         ("rosmap", "rosmap.zip", 8),
         ("utd_mhad", "utd_mhad.zip", 1722),
-        ("icu2012", "icu2012_set-a.zip", 3997),
         ("social_anxiety", "social_anxiety.zip", 24),
         ("handwritten", "handwritten_6views.mat", 1),
         ("natops", "natops.zip", 2),
     ):
         assert f"{files} files verified" in data.get(name, real / source), name
+    assert "no checksum" in data.get("icu2012", real / "icu2012_set-a.zip")
+    with pytest.raises(UsageError, match=r"train_FD001\.txt is not the file that was published"):
+        data.get("cmapss", real / "cmapss_fd001.zip")  # a copy with a header
 
 
 def test_the_bare_command_shows_usage_and_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -137,6 +137,15 @@ def test_views_and_digits(tmp_path: Path) -> None:
         assert np.allclose(stream.x[:, 0].numpy(), np.concatenate([content[f"x{k}_train"], content[f"x{k}_test"]]))
     assert batch.y[:, 0].tolist() == [*(k % 10 for k in range(60)), *(k % 10 for k in range(20))]
     assert benchmark.splits(batch, 0).test.tolist() == list(range(60, 80))
+    twins = {f"x{k}_{side}": content[f"x{k}_{side}"].copy() for k in range(1, 7) for side in ("train", "test")}
+    for k in range(1, 7):
+        twins[f"x{k}_train"][8], twins[f"x{k}_train"][7] = twins[f"x{k}_test"][3], twins[f"x{k}_train"][30]
+    savemat(tmp_path / "handwritten_6views.mat", {k: v for k, v in content.items() if k[0] != "_"} | twins)
+    benchmark, batch = load("handwritten", tmp_path)
+    splits = benchmark.splits(batch, 0)
+    assert batch.groups[30] == "train-0007"
+    assert 8 not in {*splits.train, *splits.val}
+    assert len(splits.train) + len(splits.val) + len(splits.test) == 79
     for change, message in [
         ({"x2_test": np.zeros((20, 75))}, r"x2_test is \(20, 75\), not \(20, 76\)"),
         ({"gt_train": np.zeros((60, 1))}, r"the labels are .*, not ten digits"),

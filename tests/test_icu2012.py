@@ -85,7 +85,7 @@ def test_a_step_is_two_hours_and_keeps_its_time(mini: Path) -> None:
 
 def test_demographics_say_what_is_not_known(mini: Path) -> None:
     _, batch = load(mini)
-    want = [(50 - 65) / 15, 0.5, 0, 0, 0, 0, 1, 0, 1, 0, 1]  # male, height unknown, 80 kg, medical
+    want = [(50 - 65) / 15, 0.5, 0, 0, 1, 0, 1]  # male, height unknown, 80 kg
     assert batch.streams["demographics"].x[0, 0].tolist() == pytest.approx(want)
 
 
