@@ -136,6 +136,7 @@ def family(
     higher_is_better: bool = True,
     unit: str = "person",
     repartitioned: bool = False,
+    settle: bool = True,
 ) -> dict[str, Verdict]:
     """Every row against one reference named beforehand, as verdicts of one declared family.
 
@@ -146,6 +147,7 @@ def family(
         rows: name -> table, the reference among them.
         margin: the smallest difference that matters, declared beforehand.
         repartitioned: each seed dealt its own partition into folds.
+        settle: as `judged`.
 
     Raises:
         UsageError: the reference is not among the rows, or the margin is not positive.
@@ -156,7 +158,7 @@ def family(
         )
     pairs = {row: (row, reference) for row in rows if row != reference}
     found = {row: difference(rows[row], rows[reference], repartitioned) for row in pairs}
-    return judged(pairs, found, name, margin, level, higher_is_better=higher_is_better, unit=unit)
+    return judged(pairs, found, name, margin, level, higher_is_better=higher_is_better, unit=unit, settle=settle)
 
 
 def judged(
