@@ -65,7 +65,7 @@ class WristStress(Benchmark):
         "gap:all",
     )
     unit = "person"
-    # A person has about a hundred windows here: two of them, ten seconds of the label's clock.
+    # Of macro-F1: about two of a person's hundred windows, a change that an hour of wearing would show twice.
     margin = 0.02
     domain = "stress"
     role = "development"

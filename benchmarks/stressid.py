@@ -66,7 +66,7 @@ class StressID(Benchmark):
         "noise:all",
     )
     unit = "person"
-    # A person has eleven recordings: one in five people gains one, spread over the eleven classes.
+    # Of macro-F1: about one more recording right for one person in five, who have eleven each.
     margin = 0.02
     domain = "stress"
     role = "development"

@@ -349,7 +349,8 @@ def explain(width: int | None = None) -> str:
     def said(name: str, sentence: str) -> str:
         return text.wrap(f"  {name:<{size}}  {sentence}", width, " " * (size + 4))
 
-    lines = ["Columns, as --columns and --sort spell them; the name of a group stands for its columns. *: default."]
+    head = "Columns, as --columns and --sort spell them; the name of a group stands for its columns. *: default."
+    lines = [text.wrap(head, width)]
     for group, about in GROUPS.items():
         own = [column for column in COLUMNS if column.group == group]
         lines += ["", f"{group}: {about}"] if own else []

@@ -118,7 +118,7 @@ def measured(
                 members = {n: t for n, t in known.items() if n == reference or family_of[n] == name}
                 found.verdicts[measure] |= stats.family(members, reference, name, reads.margin, **how)
         if measure in (SCORE, DAMAGED) and known and chance is not None:
-            found.over_chance[measure] = _over_chance(known, chance, **how)
+            found.over_chance[measure] = _over_chance(known, chance, settle=measure == SCORE, **how)
         defaults = {n: t for n, t in known.items() if family_of[n] == "default rows"}
         if measure != ONE_MISSING and 1 < len(defaults) <= MOST:
             alike = DAMAGED if len(set(tables) - {SCORE, DAMAGED, ONE_MISSING}) == 1 and measure != SCORE else measure
@@ -155,7 +155,10 @@ def _effects(clean: Table, conditions: Mapping[Condition, Table], reads: Reading
 
 
 def _over_chance(known: Mapping[str, Table], chance: float, **how: Any) -> dict[str, Verdict]:
-    """Every row against the score of the constant answer, which is taken as it is: it was fitted, not sampled."""
+    """Every row against the score of the constant answer, which is taken as it is: it was fitted, not sampled.
+
+    Of the damaged score only the decisions are told, so that what would settle them is not asked.
+    """
     first = next(iter(known.values()))
     seeds = max(2, first.seeds)  # as if of several: it has no seed of its own
     by_fold = np.full((seeds, first.by_fold.shape[1]), chance)

@@ -135,6 +135,7 @@ def family(
     *,
     higher_is_better: bool = True,
     unit: str = "person",
+    settle: bool = True,
 ) -> dict[str, Verdict]:
     """Every row against one reference named beforehand, as verdicts of one declared family.
 
@@ -144,6 +145,7 @@ def family(
     Args:
         rows: name -> table, the reference among them.
         margin: the smallest difference that matters, declared beforehand.
+        settle: as `judged`.
 
     Raises:
         UsageError: the reference is not among the rows, or the margin is not positive.
@@ -154,7 +156,7 @@ def family(
         )
     pairs = {row: (row, reference) for row in rows if row != reference}
     found = {row: difference(rows[row], rows[reference]) for row in pairs}
-    return judged(pairs, found, name, margin, level, higher_is_better=higher_is_better, unit=unit)
+    return judged(pairs, found, name, margin, level, higher_is_better=higher_is_better, unit=unit, settle=settle)
 
 
 def judged(
