@@ -100,7 +100,9 @@ def outcome(folder: Path) -> dict[str, Any]:
     for path in results.rglob("tuned.json"):
         found["settings"] = _timeless(json.loads(path.read_text()))
         with path.with_name("trials.csv").open() as file:
-            found["trials"] = [_timeless(row) for row in csv.DictReader(file) if row["state"] != "killed"]
+            # In another order: one that was killed is tried again after those that waited.
+            rows = [json.dumps(_timeless(row)) for row in csv.DictReader(file) if row["state"] != "killed"]
+            found["trials"] = sorted(rows)
     if forked.run(["leaderboard", "--columns", "score,damaged,parameters"], folder):
         raise SystemExit((folder / forked.ERR).read_text())
     found["table"] = (folder / forked.OUT).read_text()
