@@ -56,6 +56,7 @@ ORIGIN = [
     ["run", "--fuser", "concat", "--fuser.width", "64", "--no-track", *RUN],
 ]
 PATIENCE = 60  # seconds by the clock for processes to end, on a busy machine
+MOST = 3000  # signs of what differs
 TIMES = ("seconds", "created", "started", "number")  # what differs between two undisturbed ones
 
 
@@ -118,6 +119,11 @@ def _timeless(content: Any) -> Any:
     return content
 
 
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=sorted)
+    return text if len(text) <= MOST else f"{text[:MOST]}..."
+
+
 def whole(words: list[str], folder: Path) -> float:
     """Does the command to its end; the seconds that it took."""
     began = time.perf_counter()
@@ -170,7 +176,9 @@ def main() -> int:
             hit, problems = kill(COMMANDS[what], folder, after)
             found, right = outcome(folder), expected[what]
             problems += [
-                f"{key} differs" for key in sorted(found.keys() | right.keys()) if found.get(key) != right.get(key)
+                f"{key} differs: {_shown(right.get(key))} became {_shown(found.get(key))}"
+                for key in sorted((found.keys() | right.keys()) - {"files"})
+                if found.get(key) != right.get(key)
             ]
             if found["files"] != right["files"]:
                 problems += [f"files: {', '.join(sorted(found['files'] ^ right['files']))}"]
