@@ -56,6 +56,7 @@ ORIGIN = [
     ["run", "--fuser", "concat", "--fuser.width", "64", "--no-track", *RUN],
 ]
 PATIENCE = 60  # seconds by the clock for processes to end, on a busy machine
+MOST = 3000  # signs of what differs
 TIMES = ("seconds", "created", "started", "number")  # what differs between two undisturbed ones
 
 
@@ -100,7 +101,9 @@ def outcome(folder: Path) -> dict[str, Any]:
     for path in results.rglob("tuned.json"):
         found["settings"] = _timeless(json.loads(path.read_text()))
         with path.with_name("trials.csv").open() as file:
-            found["trials"] = [_timeless(row) for row in csv.DictReader(file) if row["state"] != "killed"]
+            # In another order: one that was killed is tried again after those that waited.
+            rows = [json.dumps(_timeless(row)) for row in csv.DictReader(file) if row["state"] != "killed"]
+            found["trials"] = sorted(rows)
     if forked.run(["leaderboard", "--columns", "score,damaged,parameters"], folder):
         raise SystemExit((folder / forked.ERR).read_text())
     found["table"] = (folder / forked.OUT).read_text()
@@ -114,6 +117,11 @@ def _timeless(content: Any) -> Any:
     if isinstance(content, dict):
         return {key: _timeless(value) for key, value in content.items() if key not in TIMES}
     return content
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, default=sorted)
+    return text if len(text) <= MOST else f"{text[:MOST]}..."
 
 
 def whole(words: list[str], folder: Path) -> float:
@@ -168,7 +176,9 @@ def main() -> int:
             hit, problems = kill(COMMANDS[what], folder, after)
             found, right = outcome(folder), expected[what]
             problems += [
-                f"{key} differs" for key in sorted(found.keys() | right.keys()) if found.get(key) != right.get(key)
+                f"{key} differs: {_shown(right.get(key))} became {_shown(found.get(key))}"
+                for key in sorted((found.keys() | right.keys()) - {"files"})
+                if found.get(key) != right.get(key)
             ]
             if found["files"] != right["files"]:
                 problems += [f"files: {', '.join(sorted(found['files'] ^ right['files']))}"]

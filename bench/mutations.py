@@ -127,7 +127,7 @@ MUTATIONS = (
         "damage is drawn by a sample's place", "corruptions/__init__.py",
         "keyed.sample_keys(ids, name, seed, m)",
         "keyed.sample_keys([str(i) for i, _ in enumerate(ids)], name, seed, m)",
-        "corruptions.py::test_draws_depend_on_the_sample_alone",
+        "corruptions.py::test_keys_are_of_a_samples_name_and_not_of_its_place",
     ),
     mutation(
         "damage is the same at every seed", "corruptions/__init__.py",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 #: (done, total): how far a piece of work is; total None where nobody knows.
@@ -19,26 +19,39 @@ T = TypeVar("T")
 def bar(title: str, patience: float = PATIENCE) -> Iterator[Advance]:
     """A function that says how far the work is; silence without a terminal, and for work that is soon done.
 
-    It appears with the first call after `patience` seconds and is gone at the end.
+    The bar appears after `patience` seconds, said or not, and is gone at the end. One bar at a time.
     """
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return
-    began, shown = time.monotonic(), dict[str, Any]()
-    with ExitStack() as stack:
+    said: dict[str, Any] = {"completed": 0, "total": None}
+    shown, lock = dict[str, Any](), threading.Lock()
 
-        def advance(done: int, total: int | None) -> None:
-            if not shown and time.monotonic() - began >= patience:
-                from rich.console import Console
-                from rich.progress import Progress
+    def appear() -> None:
+        from rich.console import Console
+        from rich.progress import Progress
 
-                shown["bar"] = stack.enter_context(Progress(console=Console(stderr=True), transient=True))
-                shown["task"] = shown["bar"].add_task(title, total=total)
-            if shown:
-                shown["bar"].update(shown["task"], completed=done, total=total)
+        with lock:
+            if not timer.finished.is_set():
+                shown["bar"] = Progress(console=Console(stderr=True), transient=True)
+                shown["task"] = shown["bar"].add_task(title, **said)
+                shown["bar"].start()
 
-        advance(0, None)
+    def advance(done: int, total: int | None) -> None:
+        said.update(completed=done, total=total)
+        if "task" in shown:
+            shown["bar"].update(shown["task"], **said)
+
+    timer = threading.Timer(patience, appear)
+    timer.daemon = True
+    timer.start()
+    try:
         yield advance
+    finally:
+        timer.cancel()
+        with lock:
+            if shown:
+                shown["bar"].stop()
 
 
 def counted(items: Iterable[T], advance: Advance, total: int | None = None) -> Iterator[T]:

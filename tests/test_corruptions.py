@@ -129,6 +129,11 @@ def test_announced_damage_masks_and_silent_damage_does_not(name: str) -> None:
                 assert after.x.max() <= 1
 
 
+def test_keys_are_of_a_samples_name_and_not_of_its_place() -> None:
+    a, _, c = corruptions.keys("noise", 0, ["a", "b", "c"], ["m"])["m"].tolist()
+    assert corruptions.keys("noise", 0, ["c", "a"], ["m"])["m"].tolist() == [c, a]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_draws_depend_on_the_sample_alone(name: str) -> None:
     """Another order, fewer neighbours and more padding (with NaN under it) change nothing at real steps."""

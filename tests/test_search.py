@@ -466,3 +466,34 @@ def test_a_storage_made_with_another_space_says_what_changed(searched: tuple[Pat
         run(results, setup(fuser={"width": 64}), given=held, trials=8)
     with pytest.raises(UsageError, match="seeds was 2, is 3"):
         run(results, trials=8, seeds=3)
+
+
+def test_what_was_killed_is_tried_again_before_what_follows() -> None:
+    """So the pruner and the sampler have met the same trials as if nothing had happened."""
+    import optuna
+
+    study.quiet_optuna()
+    ranges = {"lr": optuna.distributions.FloatDistribution(1e-5, 1e-1, log=True)}
+    starts: list[dict[str, Any]] = [{"lr": 1e-3}, {"lr": 1e-4}]
+
+    def searched(killed: set[int]) -> list[float]:
+        """The rates that were tried to the end, the trials of these places having been killed once."""
+        made = optuna.create_study(direction="maximize")
+        tried: list[float] = []
+        while len(tried) < 5:
+            study.requeue(made, alone=True)
+            study.begin(made, starts, 1)
+            (trial,) = study.ask(made, 1, ranges, "random", 0)
+            if len(tried) in killed:
+                killed = killed - {len(tried)}
+                continue
+            made.tell(trial, 0.5)
+            tried.append(trial.params["lr"])
+        return tried
+
+    whole = searched(set())
+    assert whole[:2] == [1e-3, 1e-4]
+    assert len(set(whole)) == 5
+    for place in range(5):
+        assert searched({place}) == whole
+    assert searched({0, 2, 4}) == whole

@@ -153,10 +153,12 @@ def _resolve(study: Study, target: float, options: dict[str, Any]) -> int:
 
 
 def _answer(study: Study, options: dict[str, Any]) -> int:
-    from fusionbench import leaderboard, text
+    from fusionbench import leaderboard, progress, text
 
     obtained, ok = _obtain(study, options)
-    boards = leaderboard.build(obtained, options["results"], reference=options["reference"]) if obtained else []
+    with progress.bar("statistics") as advance:
+        how: dict[str, Any] = {"reference": options["reference"], "advance": advance}
+        boards = leaderboard.build(obtained, options["results"], **how) if obtained else []
     for board in boards:
         width = text.terminal_width()
         click.echo(leaderboard.render(board, width=width, styled=text.is_styled()))
@@ -168,10 +170,11 @@ def _answer(study: Study, options: dict[str, Any]) -> int:
 def _obtain(study: Study, options: dict[str, Any]) -> tuple[list[Record], bool]:
     """Every record of the study, the missing ones obtained now, and whether all succeeded."""
     check_writable(options["results"])
-    from fusionbench import jobs
+    from fusionbench import jobs, progress
     from fusionbench.study import ensembles, plan_study
 
-    plans = plan_study(study, options["results"])
+    with progress.bar("preparing the rows"):
+        plans = plan_study(study, options["results"])
     how = {name: options[name] for name in ("device", "jobs", "cluster", "stack", "track_artifacts")}
     done = jobs.perform(plans, options["results"], f"{len(plans)} rows", say=say, track=not options["no_track"], **how)
     if not study.ensemble:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -139,20 +140,13 @@ def encode_data(ctx: click.Context, benchmark: str, skip_bad: bool) -> int:
 
 
 def encode(setup: Setup) -> None:
-    """Loads the data, its raw media through their frozen backbones; a bar and an estimate on a terminal."""
-    from fusionbench.text import duration
+    """Loads the data, its raw media through their frozen backbones; a bar for each modality on a terminal."""
+    from fusionbench import progress
 
-    shown = False
-    for event in setup.dataset.encode():
-        if sys.stderr.isatty():
-            done = round(30 * event.done / max(1, event.total))
-            left = "" if event.left is None else f", {duration(event.left)} left"
-            state = f"{event.done} of {event.total}{', another process encodes' if event.waiting else left}"
-            line = f"{event.modality} [{'#' * done}{'.' * (30 - done)}] {state}"
-            print(f"\r{line:<90}", end="", file=sys.stderr)
-            shown = True
-    if shown:
-        print(file=sys.stderr)
+    for modality, events in groupby(setup.dataset.encode(), key=lambda event: event.modality):
+        with progress.bar(f"encoding {modality}") as advance:
+            for event in events:
+                advance(event.done, event.total)
 
 
 @data_command.command("cache")

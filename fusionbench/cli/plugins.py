@@ -19,7 +19,7 @@ def check_command(names: tuple[str, ...], only: tuple[str, ...]) -> int:
 
     A name may also be a kind, as `fusers`: then all of that kind.
     """
-    from fusionbench import check
+    from fusionbench import check, progress
 
     chosen = []
     for name in names:
@@ -30,7 +30,8 @@ def check_command(names: tuple[str, ...], only: tuple[str, ...]) -> int:
             chosen.append((kind, name.partition(":")[2] or name if not registry.is_path(name) else name))
     broken = 0
     for kind, name in chosen:
-        report = check.report(kind, name, only)
+        with progress.bar(f"checking {name}"):
+            report = check.report(kind, name, only)
         click.echo(str(report))
         broken += not report.ok
     if len(chosen) > 1:

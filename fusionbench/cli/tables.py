@@ -179,9 +179,12 @@ def diff_records(first: str, second: str, results: Path) -> int:
 @RESULTS
 def publish_records(benchmark: str, results: Path) -> int:
     """Fold a benchmark's finished rows into one records.jsonl and one evidence.npz a fuser, to be committed."""
+    from fusionbench import progress
     from fusionbench.records import publish
 
-    click.echo("\n".join(map(str, publish.publish(results, benchmark))))
+    with progress.bar("publishing"):
+        written = publish.publish(results, benchmark)
+    click.echo("\n".join(map(str, written)))
     return 0
 
 
@@ -206,10 +209,12 @@ def submit_record(run_id: str, out: Path, root: str | None, results: Path) -> in
 @RESULTS
 def readme_records(check: bool, results: Path) -> int:
     """Write results/README.md from the published records alone."""
+    from fusionbench import progress
     from fusionbench.leaderboard.readme import readme
     from fusionbench.records import store
 
-    text = readme(results)
+    with progress.bar("statistics"):
+        text = readme(results)
     if check:
         path = results / "README.md"
         same = path.is_file() and path.read_text() == text
@@ -231,11 +236,12 @@ def reproduce_record(
     run_id: str, benchmark: str | None, fuser: str | None, root: str | None, device: str, results: Path
 ) -> int:
     """Run it again from the record; did the number come back within its interval? Exit status 0 or 1."""
-    from fusionbench import harness
+    from fusionbench import harness, progress
     from fusionbench.records import compare, store
 
     old = compare.find(results, run_id)
-    new = harness.reproduce(old, benchmark=benchmark, fuser=fuser, root=root, device=device)
+    with progress.bar("training it again"):
+        new = harness.reproduce(old, benchmark=benchmark, fuser=fuser, root=root, device=device)
     is_reproduced, sentence = harness.is_reproduced(old, new, store.evidence(results, old.run))
     click.echo(sentence)
     return 0 if is_reproduced else 1

@@ -19,6 +19,7 @@ from fusionbench.jobs.cluster import address_of, on_cluster
 from fusionbench.jobs.local import in_process, in_processes, work
 from fusionbench.jobs.plan import Failure, Job, Outcome, Plan, Running, cut, plan_runs, sized
 from fusionbench.jobs.progress import watch
+from fusionbench.progress import bar, counted
 from fusionbench.records import Record
 from fusionbench.text import duration
 
@@ -95,8 +96,9 @@ def perform(
     train, evaluate = (sum(len(getattr(plan, part)) for plan in plans) for part in ("train", "evaluate"))
     todo = f"{train} runs to train" + (f", {evaluate} to evaluate" if evaluate else "")
     if cluster is None:
-        plans = [sized(plan, where, stack) for plan in plans]
-        seconds = sum(_estimate(plan, device) for plan in plans)
+        with bar("estimating") as advance:
+            plans = [sized(plan, where, stack) for plan in plans]
+            seconds = sum(_estimate(plan, device) for plan in counted(plans, advance, len(plans)))
         jobs = _processes(seconds, train + evaluate, where) if jobs is None else jobs
         todo += f"; estimate: {duration(seconds / jobs)}" + (f" in {jobs} processes" if jobs > 1 else "")
     say(f"{title}: {len(ready)} runs on disk, {todo}")
@@ -112,7 +114,8 @@ def perform(
     say(f"{title}: {len(fresh)} runs in {duration(time.perf_counter() - began)}")
     if fresh and track:
         # With what an interrupted command has left behind.
-        tracking.sync(ready + fresh, results, artifacts=track_artifacts)
+        with bar("mirroring to MLflow") as advance:
+            tracking.sync(ready + fresh, results, artifacts=track_artifacts, advance=advance)
     for item in fresh:
         if item.status != "done":
             say(f"failed: {item.run.fuser} fold {item.run.fold} seed {item.run.seed}: {item.error}")

@@ -220,7 +220,9 @@ def _search(
     """Asks, trains and tells until there are enough finished trials, the defaults among them."""
     distributions = {name: axis.distribution() for name, axis in job.axes.items()}
     start = {name: axis.start for name, axis in job.axes.items()}
-    begin(study, [start, *({**start, name: value} for name, axis in job.axes.items() for value in axis.grid)])
+    starts = [start, *({**start, name: value} for name, axis in job.axes.items() for value in axis.grid)]
+    if not alone:
+        begin(study, starts, len(starts))  # once: other machines ask for them too
     while True:
         requeue(study, alone)
         over = finished(study)
@@ -230,6 +232,8 @@ def _search(
             if not waiting(study):
                 study.enqueue_trial(start, user_attrs={"start": 0})  # another machine has died over it
         number = max(1, min(job.at_once, job.trials - len(over)))
+        if alone:  # only when it is their turn, so that one that was killed is tried again before the next
+            begin(study, starts, number)
         asked = [_Running(t, settings(job.axes, t.params)) for t in ask(study, number, distributions, sampler, seed)]
         best = max((t.value for t in over if t.value is not None), default=None)
         with heartbeat(study, [r.trial for r in asked]):

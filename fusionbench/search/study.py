@@ -50,20 +50,27 @@ def opened(
 def ask(study: Any, number: int, distributions: Mapping[str, Any], sampler: str, seed: int) -> list[Any]:
     """New trials; after the first, where none waits, others of its architecture.
 
-    The sampler is seeded by the count of trials asked so far, retries not counted: a resumed study draws what it would
-    have drawn.
+    The sampler is seeded by the count of trials before this one, retries not counted: a resumed study draws what it
+    would have drawn.
     """
-    from optuna.trial import TrialState
-
     asked: list[Any] = []
     for _ in range(number):
         if asked and not waiting(study):
             study.enqueue_trial({n: v for n, v in asked[0].params.items() if n not in SCALARS})
-        known = study.get_trials(deepcopy=False)
-        ordinal = sum(t.state != TrialState.WAITING and "retry_of" not in t.user_attrs for t in known)
+        ordinal = _ordinal(study.get_trials(deepcopy=False))
         study.sampler = _sampler(sampler, keyed.number("tune", seed, ordinal) & 0x7FFFFFFF)
         asked.append(study.ask(dict(distributions)))
     return asked
+
+
+def _ordinal(known: list[Any]) -> int:
+    """How many trials come before the one that is asked next; a retry stands where the first attempt stood."""
+    from optuna.trial import TrialState
+
+    place = next((t.number for t in known if t.state == TrialState.WAITING), len(known))
+    while place < len(known) and "retry_of" in known[place].user_attrs:
+        place = known[place].user_attrs["retry_of"]
+    return sum("retry_of" not in t.user_attrs for t in known[:place])
 
 
 def requeue(study: Any, alone: bool) -> None:
@@ -84,12 +91,17 @@ def requeue(study: Any, alone: bool) -> None:
             study.enqueue_trial(params, user_attrs={**kept, "retry_of": trial.number})
 
 
-def begin(study: Any, starts: list[dict[str, Any]]) -> None:
-    """Makes the parameters that every search begins with wait, those that are not in the study; the first: defaults."""
-    known = {t.user_attrs.get("start") for t in study.get_trials(deepcopy=False)}
-    for number, params in enumerate(starts):
-        if number not in known:
-            study.enqueue_trial(params, user_attrs={"start": number})
+def begin(study: Any, starts: list[dict[str, Any]], most: int) -> None:
+    """Makes so many wait of the parameters that every search begins with, if they are not in the study; the first are
+    the defaults.
+    """
+    from optuna.trial import TrialState
+
+    trials = study.get_trials(deepcopy=False)
+    known = {t.user_attrs.get("start") for t in trials}
+    fresh = [number for number in range(len(starts)) if number not in known]
+    for number in fresh[: max(0, most - sum(t.state == TrialState.WAITING for t in trials))]:
+        study.enqueue_trial(starts[number], user_attrs={"start": number})
 
 
 def is_default(trial: Any) -> bool:

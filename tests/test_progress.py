@@ -1,0 +1,63 @@
+"""A bar for what takes a moment, on a terminal only, whether the work says how far it is or not."""
+
+from __future__ import annotations
+
+import io
+import sys
+import time
+
+import pytest
+
+from fusionbench import progress
+from fusionbench.jobs.progress import _State
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    return screen
+
+
+def test_silent_work_shows_a_bar_which_is_gone_at_the_end(terminal: Terminal) -> None:
+    with progress.bar("long work", patience=0.0):
+        while "long work" not in terminal.getvalue():
+            time.sleep(0.01)
+    assert terminal.getvalue().endswith("\x1b[2K")
+
+
+def test_work_that_is_soon_done_shows_nothing(terminal: Terminal) -> None:
+    with progress.bar("short work", patience=600) as advance:
+        advance(1, 2)
+    assert terminal.getvalue() == ""
+
+
+def test_where_there_is_no_terminal_there_is_no_bar(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress.bar("long work", patience=0.0) as advance:
+        advance(1, 2)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_bar_is_gone_when_its_work_fails(terminal: Terminal) -> None:
+    def failing() -> None:
+        with progress.bar("long work", patience=0.0):
+            while "long work" not in terminal.getvalue():
+                time.sleep(0.01)
+            raise ValueError("by design")
+
+    with pytest.raises(ValueError, match="by design"):
+        failing()
+    assert "\x1b[?25h" in terminal.getvalue()  # the cursor is back
+
+
+def test_the_counts_beside_a_bar_leave_room_at_80_columns() -> None:
+    state = _State(total=9999, done=9998, jobs=64, failed=123)
+    state.began -= 1e6
+    assert len(state.brief) + len(" ") * 2 + 10 + 12 <= 80
