@@ -126,7 +126,7 @@ def answering(device: torch.device) -> Iterator[list[str]]:
     for name in ("concat", "jmt"):
         setup = harness.setup("watch", name)
         data = setup.data.to(device)
-        splits = harness.splits_of(setup, data, 0)
+        splits = harness.splits_of(setup, data, setup.run(0, 0))
         stats = split_statistics(data, torch.from_numpy(splits.train).to(device))
         models = [setup.trained.build(seed, stats, len(splits.train)).to(device) for seed in range(10)]
         test = data[splits.test]

@@ -150,7 +150,7 @@ def test_runs_that_are_judged_together_get_the_answers_that_each_gets_alone(fuse
     setup = prepare(fuser)
     cases = []
     for fold, seed in ((0, 0), (0, 1), (1, 0)):
-        splits = harness.splits_of(setup, setup.data, fold)
+        splits = harness.splits_of(setup, setup.data, setup.run(fold, seed))
         splits = replace(splits, test=splits.test[: len(splits.test) - 7 * fold])  # not all of one size
         model = setup.trained.build(seed, evaluation.statistics(setup.data, torch.from_numpy(splits.train)), 100)
         cases.append(evaluation.Case(setup.run(fold, seed), evaluation.Network(model), splits))

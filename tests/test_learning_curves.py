@@ -27,7 +27,7 @@ def prepare(share: str = "1", fuser: str = "concat") -> harness.Setup:
 
 def learned(share: str, fold: int = 0, seed: int = 0) -> set[str]:
     setup = prepare(share)
-    return {setup.data.groups[i] for i in harness.training_of(setup, setup.data, fold, seed).train}
+    return {setup.data.groups[i] for i in harness.training_of(setup, setup.data, setup.run(fold, seed)).train}
 
 
 def test_smaller_shares_are_parts_of_larger_ones_and_only_training_groups_go() -> None:
@@ -36,7 +36,7 @@ def test_smaller_shares_are_parts_of_larger_ones_and_only_training_groups_go() -
     assert third < half < whole
     assert len({frozenset(learned("0.5", seed=seed)) for seed in range(6)}) > 1  # each seed keeps others
     setup, plain = prepare("0.5"), prepare()
-    few, all_of_them = (harness.training_of(s, s.data, 1, 0) for s in (setup, plain))
+    few, all_of_them = (harness.training_of(s, s.data, s.run(1, 0)) for s in (setup, plain))
     assert np.array_equal(few.val, all_of_them.val)
     assert np.array_equal(few.test, all_of_them.test)
 
@@ -54,8 +54,8 @@ def test_whoever_is_left_out_is_never_learned_from(fuser: str, tmp_path: Path) -
     answers = {}
     for case in ("as it is", "others turned", "kept turned"):
         setup = prepare("0.5", fuser)
-        whole = harness.splits_of(setup, setup.data, 0).train
-        kept = harness.training_of(setup, setup.data, 0, 0).train
+        whole = harness.splits_of(setup, setup.data, setup.run(0, 0)).train
+        kept = harness.training_of(setup, setup.data, setup.run(0, 0)).train
         turned = {"as it is": [], "others turned": np.setdiff1d(whole, kept), "kept turned": kept}[case]
         y = setup.data.y.clone()
         y[turned] = 1 - y[turned]
@@ -155,7 +155,7 @@ def test_would_more_data_change_the_order(board: Board, results: Path, capsys: p
     assert "Not known: neither the difference nor its trend" in said["twin"]
     assert cli.cli.main(["leaderboard", "--results", str(results)], standalone_mode=False) == 0
     shown = capsys.readouterr().out
-    assert "toy_xor: accuracy by the share of the training groups" in shown
+    assert "toy_xor: accuracy by the share of the training people" in shown
     for name, by_share in (board.curve.rows if board.curve else {}).items():
         (line,) = [line for line in shown.splitlines() if line.split()[:1] == [name] and line.count("[") == 3]
         assert line.split()[1::3] == [f"{100 * (by_share[share].clean or 0):.1f}" for share in SHARES]
@@ -177,7 +177,7 @@ def test_the_report_draws_them(board: Board) -> None:
     (picture,) = [p for p in draw(board, "toy", {}) if p.name == "toy-learning"]
     assert set(picture.runs) == {run for rows in (board.curve.rows if board.curve else {}).values()
                                  for row in rows.values() for run in row.runs}  # fmt: skip
-    assert "share of the training groups" in picture.svg()
+    assert "share of the training people" in picture.svg()
 
 
 def test_several_shares_are_crossed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -94,13 +94,13 @@ def _facts(kind: str, plugin: Any, name: str, benchmark: str) -> list[str]:
     lines = [""]
     if kind == "fusers":
         from fusionbench import check, harness
+        from fusionbench.api import Estimator
 
-        setup = harness.setup(benchmark, name)
-        if setup.is_estimator:
+        if issubclass(plugin, Estimator):
             tried = "; ".join(f"{n} {', '.join(f'{v:g}' for v in values)}" for n, values in plugin.grid.items())
             lines.append(f"Fitted in one call; validation chooses from: {tried or 'nothing'}")
         else:
-            model = setup.blueprint.build(0, {}, 1000)
+            model = harness.setup(benchmark, name).blueprint.build(0, {}, 1000)
             own = sum(p.numel() for p in model.fuser.parameters())
             lines.append(f"Parameters on {benchmark}: {own:,} in the fuser, {_count(model):,} with its backbones")
             (stacked,) = check.report("fusers", plugin, ["stackable"]).results

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fusionbench.api import Batch, Stream, Task
+from fusionbench.api import Batch, Benchmark, Stream, Task
 
 GIVEN_AWAY = 0.98  # balanced accuracy from which a class counts as given away
 APART = 4.0  # distance of two classes' medians over the wider 10 % to 90 % range: ten standard deviations
@@ -42,6 +42,39 @@ class Suspect:
         if self.what == "group":
             return f"suspected leak: {where} tells the group of every sample: a number of the person is no measurement"
         return f"suspected leak: {where} alone tells the label of {self.share:.1%} of the samples of unseen groups"
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Groups that stand on two sides of a split, and the folds in which they do."""
+
+    sides: tuple[str, str]
+    groups: frozenset[str]
+    folds: tuple[int, ...]
+
+    def __str__(self) -> str:
+        (a, b), others = self.sides, len(self.groups) - 1
+        who = f"group {min(self.groups)!r}" + (f" and {others} more" if others else "")
+        return f"leak: {who} in {a} and in {b} (fold{'s' * (len(self.folds) > 1)} {', '.join(map(str, self.folds))})"
+
+
+def crossing(benchmark: Benchmark, data: Batch) -> Iterator[Crossing]:
+    """Groups on two sides of the benchmark's own splits, a pair of sides each.
+
+    Raises:
+        UsageError: the data cannot be split.
+    """
+    groups = np.asarray(data.groups)
+    found: dict[tuple[str, str], tuple[set[str], list[int]]] = {}
+    for fold in range(benchmark.folds):
+        splits = benchmark.splits(data, fold)
+        for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
+            shared = np.intersect1d(groups[getattr(splits, a)], groups[getattr(splits, b)])
+            if len(shared):
+                people, folds = found.setdefault((a, b), (set(), []))
+                people.update(map(str, shared))
+                folds.append(fold)
+    yield from (Crossing(sides, frozenset(people), tuple(folds)) for sides, (people, folds) in found.items())
 
 
 def suspects(task: Task, data: Batch) -> Iterator[Suspect]:

@@ -61,6 +61,11 @@ def ensembles(
     for r in records:
         if r.status == "done":
             rows.setdefault(r.run.row, []).append(r)
+    if partitioned := next((r.run for members in rows.values() for r in members if r.run.partition), None):
+        raise UsageError(
+            f"an ensemble averages models of one split, and with --partition {partitioned.partition} each seed of "
+            f"{partitioned.fuser} has its own: leave one of the two out"
+        )
     chosen = {row: _with_every_fold(members) for row, members in rows.items()}
     check_members([r for members in chosen.values() for r in members], setups, results)
     for members in chosen.values():
@@ -112,7 +117,7 @@ def _ensemble(
     began = time.perf_counter()
     data = setup.data.to("cpu" if setup.is_estimator else device)
     model = Mean([_model(setup, r, data, results) for r in members], setup.benchmark.task.kind)
-    case = Case(run, model, splits_of(setup, data, run.fold))
+    case = Case(run, model, splits_of(setup, data, run))
     (found,) = evaluate(setup, [case], data, wanted)
     taken = time.perf_counter() - began
     if old is not None:
@@ -140,7 +145,7 @@ def _model(setup: Setup, r: Record, data: Batch, results: Path) -> Answering:
             raise UsageError(f"the weights of run {r.run.id} were damaged and are quarantined: run it again first")
         return Network(load_model(setup, r.run, weights, data.y.device))
     model, kept = refit(setup, r, data), store.predictions(results, r.run)
-    answers = model.answer(data[splits_of(setup, data, r.run.fold).test])
+    answers = model.answer(data[splits_of(setup, data, r.run).test])
     if kept is None or not np.allclose(kept.answers[CLEAN], answers, atol=1e-5):
         raise UsageError(
             f"run {r.run.id} ({r.run.fuser}), fitted again, does not answer as before (another version of a library?): "

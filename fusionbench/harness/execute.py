@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 import fusionbench
-from fusionbench import engine, hparams
+from fusionbench import engine, hparams, registry
 from fusionbench.api import PROTOCOL, Batch
 from fusionbench.engine import Progress, Trained
 from fusionbench.errors import UsageError
@@ -70,7 +70,7 @@ def execute(
     check_answers(setup, train[0], data)
     members, owners = [], []
     for number, run in enumerate(train):
-        splits = training_of(setup, data, run.fold, run.seed)
+        splits = training_of(setup, data, run)
         for lr in setup.recipe.lr:
             members.append(member_of(setup.recipe, run, splits, lr))
             owners.append(number)
@@ -101,7 +101,7 @@ def estimate(setup: Setup, train: Sequence[Run], conditions: Sequence[str], devi
         return estimate_fits(setup, train, len(parse(setup, conditions)) + 1)
     data = setup.data.to(where)
     run = train[0]
-    splits = training_of(setup, data, run.fold, run.seed)
+    splits = training_of(setup, data, run)
     members = [member_of(setup.recipe, run, splits, lr) for lr in setup.recipe.lr]
     size = min(stacked, len(members))
     program = engine.make_program(setup.trained, members[:size], data, replace(setup.recipe, steps=6), where)
@@ -165,7 +165,7 @@ def _finish(
         lr = max(valid, key=lambda rate: (valid[rate].score, -rate))
         best = valid[lr]
         model = Network(load_model(setup, run, best.weights, data.y.device))
-        cases.append(Case(run, model, splits_of(setup, data, run.fold)))
+        cases.append(Case(run, model, splits_of(setup, data, run)))
         chosen.append((replace(fresh, chosen={"lr": lr, "step": float(best.step), "validation": best.score}), best))
     if not cases:
         return
@@ -190,6 +190,7 @@ def begun(setup: Setup, run: Run, device: torch.device) -> Record:
         marks=setup.marks,
         complete={"folds": setup.benchmark.folds, "seeds": setup.benchmark.seeds},
         table=list(setup.benchmark.corruptions),
+        reading={name: getattr(setup.benchmark, name) for name in registry.READING},
         versions=_versions(),
         device=_device_name(device),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -200,7 +201,7 @@ def ended(setup: Setup, fresh: Record, data: Batch, case: Case, found: Evaluatio
     """The record with its scores; a failed one where the answers are none."""
     if found.error is not None:
         return replace(fresh, error=found.error, parameters={}, costs={}, how="")
-    splits = training_of(setup, data, case.run.fold, case.run.seed)
+    splits = training_of(setup, data, case.run)
     sizes = {"train": len(splits.train), "val": len(splits.val), "test": len(splits.test)}
     return replace(
         fresh,
@@ -224,7 +225,7 @@ def _fit(
         model = refit(setup, old, data)
         missing = [damage for damage in parse(setup, conditions) if damage[0] not in old.scores]
         began = time.perf_counter()
-        (found,) = evaluate(setup, [Case(old.run, model, splits_of(setup, data, old.run.fold))], data, missing)
+        (found,) = evaluate(setup, [Case(old.run, model, splits_of(setup, data, old.run))], data, missing)
         if found.scores[CLEAN] == dict(old.scores[CLEAN]):
             yield merged(old, found, results, time.perf_counter() - began)
         else:  # another version of a library, another machine: all of its numbers must be of one model
@@ -234,16 +235,16 @@ def _fit(
         check_conditions(setup, runs[0], data, conditions)
     for run in runs:
         model = fitter.run(run)
-        chosen, tried = fitter.choose(run.fold)
+        chosen, tried = fitter.choose(run)
         if not spent and not setup.recipe.quick:
             spent = costs_of(model, data)
-        case = Case(run, model, splits_of(setup, data, run.fold))
+        case = Case(run, model, splits_of(setup, data, run))
         began = time.perf_counter()
         (found,) = evaluate(setup, [case], data, parse(setup, conditions))
         learned = model.estimator.learned()
         fresh = replace(
             begun(setup, run, data.y.device),
-            chosen={**chosen, "validation": fitter.score(model, run.fold)},
+            chosen={**chosen, "validation": fitter.score(model, run)},
             history={name: [{"step": 0.0, "score": score}] for name, score in tried.items() if math.isfinite(score)},
             seconds={"train": model.seconds},
             parameters={"allocated": learned, "trained": learned},
@@ -260,7 +261,7 @@ def refit(setup: Setup, old: Record, data: Batch) -> Fitted:
     settings = {name: value for name, value in old.chosen.items() if name != "validation" and value is not None}
     declared = hparams.read(setup.blueprint.fuser)
     typed = {name: declared[name].parse(value) for name, value in settings.items()}
-    return Fitter(setup, data).fit(old.run.fold, old.run.seed, typed)
+    return Fitter(setup, data).fit(old.run, typed)
 
 
 def _evaluate_again(setup: Setup, old: Record, data: Batch, results: Path, conditions: Sequence[str]) -> Record:
@@ -273,7 +274,7 @@ def _evaluate_again(setup: Setup, old: Record, data: Batch, results: Path, condi
     missing = [damage for damage in parse(setup, conditions) if damage[0] not in old.scores]
     began = time.perf_counter()
     model = Network(load_model(setup, old.run, weights, data.y.device))
-    (found,) = evaluate(setup, [Case(old.run, model, splits_of(setup, data, old.run.fold))], data, missing)
+    (found,) = evaluate(setup, [Case(old.run, model, splits_of(setup, data, old.run))], data, missing)
     return merged(old, found, results, time.perf_counter() - began)
 
 

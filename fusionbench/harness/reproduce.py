@@ -43,7 +43,9 @@ def setup_of(
             raise UsageError(f"record {old.run.id} names the file {named}: if you trust it, say {what} {named}")
     parts = {part: dict(values) for part, values in old.run.hparams.items()}
     parts["benchmark"] = {**parts.get("benchmark", {}), **(settings or {}), **({"root": root} if root else {})}
-    return setup(benchmark or old.run.benchmark, fuser or old.run.fuser, old.run.backbones, parts)
+    return setup(
+        benchmark or old.run.benchmark, fuser or old.run.fuser, old.run.backbones, parts, partition=old.run.partition
+    )
 
 
 def reproduce(

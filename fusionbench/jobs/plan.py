@@ -57,8 +57,8 @@ def plan_runs(
     _refuse_namesake(setup, results)
     runs = list(runs)
     if setup.recipe.groups < 1:
-        for fold, seed in {run.fold: run.seed for run in runs}.items():
-            harness.training_of(setup, setup.data, fold, seed)  # refuses a share that leaves too few
+        for run in {(run.fold, run.seed if setup.partition else 0): run for run in runs}.values():
+            harness.training_of(setup, setup.data, run)  # refuses a share that leaves too few
     wanted = {name for name, *_ in harness.parse(setup, conditions)} | {CLEAN}
     found = Plan(setup, tuple(conditions), published)
     for run in runs:
@@ -108,7 +108,7 @@ class Job:
         package: likewise, of workers on a cluster: `package()`; empty in a process of this machine.
         stack: members a program; None: the worker measures.
         threads: of torch in a worker process; None: as the worker was started.
-        folder: where processes of this machine take their turns on its GPUs, and cluster workers note what they begin.
+        folder: where the workers of a cluster note what they begin.
     """
 
     arguments: Mapping[str, Any]
@@ -179,9 +179,7 @@ def sized(plan: Plan, where: torch.device, stack: int | None = None) -> Plan:
         return plan
     setup, run = plan.setup, plan.train[0]
     data = setup.data.to(where)
-    member = harness.member_of(
-        setup.recipe, run, harness.training_of(setup, data, run.fold, run.seed), setup.recipe.lr[0]
-    )
+    member = harness.member_of(setup.recipe, run, harness.training_of(setup, data, run), setup.recipe.lr[0])
     return replace(plan, stack=engine.stack_size(setup.trained, [member], data, setup.recipe, where))
 
 

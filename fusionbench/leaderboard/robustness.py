@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fusionbench import stats
 from fusionbench.conditions import Condition, families
 from fusionbench.leaderboard.statistics import oriented
-from fusionbench.records.rows import ABSENT, CLEAN, LATE, MISSING, average
+from fusionbench.records.rows import ABSENT, ALONE, CLEAN, LATE, MISSING, average
 
 if TYPE_CHECKING:
     from fusionbench.leaderboard.boards import Board, Row
@@ -131,8 +131,8 @@ def late(board: Board) -> Row | None:
     return min((row for row in board.own if row.fuser == LATE), key=_plainness, default=None)
 
 
-def _plainness(row: Row) -> tuple[int, str]:
-    return len(row.records.first.changes), row.label
+def _plainness(row: Row) -> tuple[bool, int, str]:
+    return row.fuser not in (ALONE, LATE), len(row.records.first.changes), row.label
 
 
 def _over_rates(board: Board, row: Row) -> float | None:

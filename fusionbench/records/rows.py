@@ -15,6 +15,14 @@ from fusionbench.records.types import CHANCE, CLEAN, condition_of
 #: The reference rows that the protocol names: one modality alone, the average of their answers, plain fusion; the last
 #: is the one that all are compared with unless another is named beforehand.
 ALONE, LATE, REFERENCE = "unimodal", "late_average", "concat"
+#: One modality alone by a forest, which a fused network has to exceed as well.
+ALONE_FOREST = "unimodal_forest"
+#: What stands at 1 where data sets are put on one scale, chance at 0.
+ANCHOR = "forest"
+#: The setting of a fuser that looks at one modality.
+MODALITY = "modality"
+#: The reference row that sees nothing but the place in the recording, where samples have a time.
+ORDER = "position"
 QUICK = "quick"
 #: The corruption that takes whole modalities away, every time; "absent" takes them at a rate.
 MISSING, ABSENT = "missing", "absent"
@@ -22,6 +30,10 @@ MISSING, ABSENT = "missing", "absent"
 SHARE = "train.groups"
 #: Recipe settings that a quick try changes for everybody.
 HURRIED = {"quick", "steps", "interval", "lr"}
+
+
+#: Parts of a run whose changes stand in the title of its board, not in the name of its row.
+OF_BOARD = ("benchmark", "partition")
 
 
 @dataclass(eq=False)
@@ -126,21 +138,22 @@ class RowRecords:
 
     @property
     def modality(self) -> str | None:
-        """The one modality that a reference row looks at, else None."""
-        if self.first.run.fuser != ALONE:
+        """The one modality that the row looks at, else None: a fuser with a setting of that name sees no other."""
+        settings = self.first.run.hparams.get("fuser", {})
+        if MODALITY not in settings and self.first.run.fuser != ALONE:
             return None
-        return self.first.run.hparams.get("fuser", {}).get("modality") or next(iter(self.first.run.backbones), None)
+        return settings.get(MODALITY) or next(iter(self.first.run.backbones), None)
 
     @property
     def family(self) -> str:
         """The family of comparisons that the row belongs to; a new row moves nothing in another one."""
         if self.setting:
             return self.setting
-        if self.modality is not None:
+        if self.modality is not None or self.first.run.fuser == ORDER:
             return "single modalities"
         if self.first.run.tuned:
             return "tuned rows"
-        return "recipes" if any(change.part != "benchmark" for change in self.first.changed) else "default rows"
+        return "recipes" if any(change.part not in OF_BOARD for change in self.first.changed) else "default rows"
 
     @cached_property
     def spelled(self) -> dict[Condition, str]:
@@ -185,19 +198,23 @@ def average(values: Iterable[float | None]) -> float | None:
     return sum(v for v in known if v is not None) / len(known) if known and None not in known else None
 
 
+def identity(r: Record) -> tuple[str, ...]:
+    """What the numbers of one table have in common, but for the partition into folds."""
+    settings = json.dumps(r.run.hparams.get("benchmark", {}), sort_keys=True)
+    return str(r.protocol), r.data, r.code.get("benchmark", ""), settings, " ".join(r.metrics)
+
+
 def boards(records: Sequence[Record]) -> list[BoardRecords]:
     """By benchmark, the newest board first; what differs between boards of a benchmark is noted on each."""
     found: dict[str, dict[tuple[str, ...], list[Record]]] = defaultdict(lambda: defaultdict(list))
     for r in records:
-        settings = json.dumps(r.run.hparams.get("benchmark", {}), sort_keys=True)
-        identity = (str(r.protocol), r.data, r.code.get("benchmark", ""), settings, " ".join(r.metrics))
-        found[r.run.benchmark][identity].append(r)
+        found[r.run.benchmark][(*identity(r), r.run.partition)].append(r)
     result = []
     for benchmark in sorted(found):
         same = [BoardRecords(_rows(given)) for given in found[benchmark].values()]
         same.sort(key=lambda board: board.newest, reverse=True)
         if len(same) > 1:
-            names = ("protocol", "data", "code of the benchmark", "settings of the benchmark", "metrics")
+            names = ("protocol", "data", "code of the benchmark", "settings of the benchmark", "metrics", "partition")
             differ = [n for n, c in zip(names, zip(*found[benchmark], strict=True), strict=True) if len(set(c)) > 1]
             for number, board in enumerate(same):
                 age = "the newest" if number == 0 else f"number {number + 1} by age"
@@ -279,9 +296,9 @@ def _label(r: Record, short: bool) -> str:
     if r.run.tuned:  # its settings vary by fold
         words.append("tuned" if short else f"tuned: {r.run.tuned}")
     for change in sorted(r.changed, key=lambda change: change.flag != SHARE):
-        if change.part == "benchmark" or (change.part == "train" and QUICK in r.marks and change.name in HURRIED):
+        if change.part in OF_BOARD or (change.part == "train" and QUICK in r.marks and change.name in HURRIED):
             continue  # the board's title says it, or the mark does
-        plain = short and change.part == "fuser" and change.name == "modality"
+        plain = short and change.part == "fuser" and change.name == MODALITY
         words.append(change.value if plain else change.short if short else str(change))
     return f"{r.run.fuser} ({', '.join(words)})" if words else r.run.fuser
 

@@ -20,6 +20,8 @@ from fusionbench.records.settings import Budget, Change, Training
 FORMAT = 1  # of the JSON file
 #: What stands in `Record.scores` beside the conditions: undamaged input, and a constant answer on it.
 CLEAN, CHANCE = "clean", "chance"
+#: The partition in which each seed deals the groups into folds anew.
+PER_SEED = "per-seed"
 #: The condition that a record spells; parsed once.
 condition_of = cache(Condition.parse)
 #: What parsing a text that somebody has damaged may raise.
@@ -32,7 +34,8 @@ class Run:
 
     `hparams` has the parts `benchmark`, `train`, `fuser` and `backbone.<modality>`; `tuned` says which search they come
     from, if any: its trials and the hash of what it found. An ensemble names the seeds whose answers it averages; its
-    own seed, which draws the damage, is the first of them.
+    own seed, which draws the damage, is the first of them. `partition` is empty where all seeds share the benchmark's
+    own, "per-seed" where each seed deals the groups into folds anew.
     """
 
     benchmark: str
@@ -43,23 +46,24 @@ class Run:
     hparams: Mapping[str, Mapping[str, Any]]
     tuned: str = ""
     ensemble: Sequence[int] = field(default_factory=list)
+    partition: str = ""
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """Its fields, less those that say nothing and that published runs could not know of: ids are older."""
+        whole = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in whole.items() if value or name not in ("ensemble", "partition")}
 
     @cached_property
     def id(self) -> str:
         """16 hexadecimal digits: the same for the same run, everywhere."""
-        return digest(self._identity)
+        return digest(self.content)
 
     @cached_property
     def row(self) -> str:
         """The id of the table row: all but fold and seed; of a tuned one (settings vary by fold) the search counts."""
-        whole = {**self._identity, "fold": None, "seed": None}
+        whole = {**self.content, "fold": None, "seed": None}
         return digest({**whole, "hparams": None} if self.tuned else whole)
-
-    @property
-    def _identity(self) -> dict[str, Any]:
-        """What the id is made of; published runs could not know of ensembles."""
-        whole = {f.name: getattr(self, f.name) for f in fields(self)}
-        return whole if self.ensemble else {name: value for name, value in whole.items() if name != "ensemble"}
 
     @property
     def members(self) -> list[Run]:
@@ -88,6 +92,7 @@ class Record:
         code: part -> fingerprint of the plugin's file; data: hash of the dataset; protocol: `api.PROTOCOL`.
         changes: hyper-parameters that differ from their defaults, as `fuser.width=256`.
         table: the damage of the benchmark's own table, as `noise:acc`: the damaged score averages it and nothing else.
+        reading: what the benchmark declared, when it was run, of how its scores are read (`registry.READING`).
         marks: "quick", "transductive", "reconstruction", ...: shown in every table.
         best: condition -> the best reachable primary score, where the benchmark knows it.
         rates: condition -> modality -> realised share of real steps that the damage took.
@@ -110,6 +115,7 @@ class Record:
     marks: list[str] = field(default_factory=list)
     complete: Mapping[str, int] = field(default_factory=dict)
     table: list[str] = field(default_factory=list)
+    reading: Mapping[str, str | float | None] = field(default_factory=dict)
     samples: Mapping[str, int] = field(default_factory=dict)
     best: Mapping[str, float] = field(default_factory=dict)
     rates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -187,7 +193,7 @@ def parsed(content: dict[str, Any]) -> Record:
 
 def content(record: Record) -> dict[str, Any]:
     """The record as plain values: no NaN, the order of modalities kept."""
-    return dict(plain(asdict(record)))
+    return dict(plain({**asdict(record), "run": record.run.content}))
 
 
 def serialised(record: Record, indent: int | None = None) -> str:

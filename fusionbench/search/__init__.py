@@ -133,7 +133,7 @@ def tune(
     validations = -(-setup.recipe.steps // setup.recipe.interval)
     for place, fold in enumerate(outer):
         rows, inside = nested(setup, fold, inner)
-        job = _Job(setup, axes, restrict(setup.data, rows).to(where), inside, seeds, count, at_once, stacked, where)
+        job = _Job(setup, axes, restrict(setup.seen, rows).to(where), inside, seeds, count, at_once, stacked, where)
         with opened(folder, storage, _name(tuned, fold), tuned.made(), validations) as (study, alone):
             for event in _search(study, alone, job, fold, sampler, seed):
                 if isinstance(event, Searching):

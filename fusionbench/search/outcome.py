@@ -217,8 +217,7 @@ def write(results: Path, tuned: Tuned, fold: int, study: Any, axes: Mapping[str,
     if not complete:
         why = next((t.user_attrs.get("error") for t in counted), "all were pruned")
         raise UsageError(f"no trial of fold {fold} could be trained: {why}")
-    # Equal scores: the defaults, else by the settings themselves, which do not depend on who was killed when.
-    best = max(complete, key=lambda t: (t.value, is_default(t), json.dumps(t.params, sort_keys=True)))
+    best = best_of(complete)
     failed = sum(t.user_attrs.get("error") is not None for t in counted)
     chosen = Chosen(
         settings=settings(axes, best.params),
@@ -255,6 +254,11 @@ def write(results: Path, tuned: Tuned, fold: int, study: Any, axes: Mapping[str,
     except OSError as error:
         raise UsageError(f"cannot write the settings to {folder}: {error.strerror or error}") from None
     return tuned
+
+
+def best_of(complete: Iterable[Any]) -> Any:
+    """The trial that wins; of equal scores the defaults, else by the settings, whoever was killed and numbered anew."""
+    return max(complete, key=lambda t: (t.value, is_default(t), json.dumps(t.params, sort_keys=True)))
 
 
 def row_of(trial: Any, axes: Mapping[str, Axis], fold: int) -> Trial:
