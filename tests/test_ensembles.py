@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fusionbench import cli, harness, leaderboard
+from fusionbench import cli, harness, leaderboard, study
 from fusionbench.errors import UsageError
 from fusionbench.records import Record, publish, store
 
@@ -160,3 +160,12 @@ def test_it_is_not_trained_again_by_reproduce(obtained: Path) -> None:
     (r, *_), _ = records(obtained)
     with pytest.raises(UsageError, match="averages others: reproduce a member"):
         harness.reproduce(r)
+
+
+def test_a_study_file_asks_for_them(tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text('fusers = ["concat"]\nbenchmarks = ["toy_xor"]\nensemble = true\n')
+    assert study.read(path).ensemble
+    path.write_text('fusers = ["concat"]\nbenchmarks = ["toy_xor"]\nensemble = 3\n')
+    with pytest.raises(UsageError, match="ensemble is true or false"):
+        study.read(path)

@@ -45,14 +45,14 @@ SCALAR = '''
 from dataclasses import dataclass
 from fusionbench.engine.recipe import *
 
-def certainty(answers, batch):
+def against_doubt(answers, batch):
     """Minus the entropy of the answers."""
     logp = answers.log_softmax(-1)
     return (logp.exp() * logp).sum(-1).mean()
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Recipe):
-    certainty: Annotated[float, Penalty(certainty), Added, "weight of a penalty on certain answers"] = 0.0
+    certainty: Annotated[float, Penalty(against_doubt), Added, "weight of a penalty on certain answers"] = 0.0
 '''
 
 FORMAT = '''

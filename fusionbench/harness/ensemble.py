@@ -106,7 +106,7 @@ def _ensemble(
 ) -> Record:
     """One fold's ensemble, on disk."""
     seeds = [r.run.seed for r in members]
-    run = replace(members[0].run, ensemble=tuple(seeds))
+    run = replace(members[0].run, ensemble=seeds)
     of = {r.run.id: r.fingerprint for r in members}
     old = store.find(results, run, own=True)
     if old is not None and not (old.status == "done" and old.same_identity(blank(setup, run)) and old.members == of):

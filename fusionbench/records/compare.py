@@ -29,7 +29,7 @@ def find(results: Path, name: str) -> Record:
 def diff(a: Record, b: Record) -> list[str]:
     """What differs between two records, one sentence each, and last whether the scores do."""
     lines = []
-    for name in ("benchmark", "fuser", "fold", "seed"):
+    for name in ("benchmark", "fuser", "fold", "seed", "ensemble"):
         lines += _changed(name, getattr(a.run, name), getattr(b.run, name))
     lines += _changed("partition", *(r.run.partition or "one for all seeds" for r in (a, b)))
     lines += _mapped("backbone of ", a.run.backbones, b.run.backbones)

@@ -45,7 +45,7 @@ class Run:
     seed: int
     hparams: Mapping[str, Mapping[str, Any]]
     tuned: str = ""
-    ensemble: Sequence[int] = ()
+    ensemble: Sequence[int] = field(default_factory=list)
     partition: str = ""
 
     @property
@@ -68,7 +68,7 @@ class Run:
     @property
     def members(self) -> list[Run]:
         """The runs whose answers an ensemble averages."""
-        return [replace(self, seed=seed, ensemble=()) for seed in self.ensemble]
+        return [replace(self, seed=seed, ensemble=[]) for seed in self.ensemble]
 
     @property
     def budget(self) -> Budget | None:
