@@ -56,12 +56,13 @@ def _boards(results: Path, benchmark: str, reference: str) -> list[Board]:
 @click.option("--columns", metavar="A,B,...", help="Only these columns, or groups of columns, in this order; or all.")
 @click.option("--wide", is_flag=True, help="Every column that has values, however wide the terminal is.")
 @click.option("--explain", is_flag=True, help="What each column says, in a sentence.")
+@click.option("--by", metavar="ATTRIBUTE", help="Scores and gaps by subgroup: sex, age, site, where records have it.")
 @click.option("--verdicts", is_flag=True, help="Also the sentences: what is better, and does fusion help?")
 @REFERENCE
 @RESULTS
 def leaderboard_command(
-    benchmark: str, fmt: str, sort: str | None, columns: str | None, wide: bool, explain: bool, verdicts: bool,
-    reference: str, results: Path,
+    benchmark: str, fmt: str, sort: str | None, columns: str | None, wide: bool, explain: bool, by: str | None,
+    verdicts: bool, reference: str, results: Path,
 ) -> int:  # fmt: skip
     """Tables from the records on disk, best first: what fits the terminal, or the columns that are asked for."""
     from fusionbench import leaderboard, text
@@ -71,6 +72,9 @@ def leaderboard_command(
         click.echo(leaderboard.explain(width))
         return 0
     boards = _boards(results, benchmark, reference)
+    if by:
+        click.echo(leaderboard.by_subgroup(boards, results, by, fmt, width))
+        return 0
     view = leaderboard.View(sort, columns.split(",") if columns else None, wide, width, text.is_styled())
     click.echo(leaderboard.render_all(boards, fmt, view))
     for board in boards if verdicts else []:

@@ -6,6 +6,7 @@ from fusionbench.leaderboard.columns import explain
 from fusionbench.leaderboard.footnotes import footnotes
 from fusionbench.leaderboard.rendering import FORMATS, View, render, render_all
 from fusionbench.leaderboard.sentences import Finding, findings, helps, sentence, verdicts
+from fusionbench.leaderboard.subgroups import by_subgroup
 
 __all__ = [
     "FORMATS",
@@ -15,6 +16,7 @@ __all__ = [
     "View",
     "answer",
     "build",
+    "by_subgroup",
     "explain",
     "findings",
     "footnotes",
