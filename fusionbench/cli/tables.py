@@ -56,6 +56,7 @@ def _boards(results: Path, benchmark: str, reference: str) -> list[Board]:
 @click.option("--columns", metavar="A,B,...", help="Only these columns, or groups of columns, in this order; or all.")
 @click.option("--wide", is_flag=True, help="Every column that has values, however wide the terminal is.")
 @click.option("--explain", is_flag=True, help="What each column says, in a sentence.")
+@click.option("--by", metavar="ATTRIBUTE", help="Scores and gaps by subgroup: sex, age, site, where records have it.")
 @click.option("--verdicts", is_flag=True, help="Also the sentences: what is better, and does fusion help?")
 @click.option("--across", is_flag=True, help="Instead: the methods over all data sets, by kind of set.")
 @click.option("--headlines", is_flag=True, help="Instead: the comparisons that headlines.toml names, as one family.")
@@ -63,8 +64,8 @@ def _boards(results: Path, benchmark: str, reference: str) -> list[Board]:
 @REFERENCE
 @RESULTS
 def leaderboard_command(
-    benchmark: str, fmt: str, sort: str | None, columns: str | None, wide: bool, explain: bool, verdicts: bool,
-    across: bool, headlines: bool, rivals: str | None, reference: str, results: Path,
+    benchmark: str, fmt: str, sort: str | None, columns: str | None, wide: bool, explain: bool, by: str | None,
+    verdicts: bool, across: bool, headlines: bool, rivals: str | None, reference: str, results: Path,
 ) -> int:  # fmt: skip
     """Tables from the records on disk, best first: what fits the terminal, or the columns that are asked for."""
     from fusionbench import leaderboard, text
@@ -77,6 +78,9 @@ def leaderboard_command(
         raise UsageError("--rivals are tested over many data sets: add --across")
     claims = leaderboard.read_claims(results / leaderboard.HEADLINES) if headlines else []
     boards = _boards(results, benchmark, reference)
+    if by:
+        click.echo(leaderboard.by_subgroup(boards, results, by, fmt, width))
+        return 0
     if headlines:
         said = leaderboard.headline_sentences(leaderboard.headlines(boards, claims))
         click.echo("\n".join(text.wrap(line, width, "  ") for line in said))

@@ -169,7 +169,10 @@ class _Trial:
         self.answers: dict[str, np.ndarray] = {}
         self.evaluation = Evaluation(
             {CHANCE: metrics.evaluate(self.measured, answers, self.y, self.y_mask)}, {}, {},
-            Predictions(np.array(test.ids), np.array(test.groups), self.y, self.y_mask, self.answers),
+            Predictions(
+                np.array(test.ids), np.array(test.groups), self.y, self.y_mask, self.answers,
+                {name: np.array(texts) for name, texts in test.attributes.items()},
+            ),
         )  # fmt: skip
 
     def meet(self, condition: Damage | None) -> Batch:

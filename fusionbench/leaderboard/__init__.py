@@ -1,4 +1,4 @@
-"""Records to tables and plain sentences. No torch; the statistics are kept in a cache beside the results."""
+"""Records to tables and plain sentences. No torch."""
 
 from fusionbench.leaderboard.across import Overview, overviews
 from fusionbench.leaderboard.answer import answer
@@ -12,6 +12,7 @@ from fusionbench.leaderboard.footnotes import footnotes
 from fusionbench.leaderboard.overview import render as render_overviews
 from fusionbench.leaderboard.rendering import FORMATS, View, render, render_all
 from fusionbench.leaderboard.sentences import Finding, chance, findings, helps, sentence, verdicts
+from fusionbench.leaderboard.subgroups import by_subgroup
 
 __all__ = [
     "FORMATS",
@@ -25,6 +26,7 @@ __all__ = [
     "View",
     "answer",
     "build",
+    "by_subgroup",
     "chance",
     "explain",
     "findings",

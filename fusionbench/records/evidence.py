@@ -29,6 +29,7 @@ class Evidence:
             that collect the same are kept once.
         group, y: (k,) the group of each step and (k[, out]) its label; empty where only sums are known.
         answers: (C, k, out) if they are known: any metric can be collected from them.
+        attributes: name -> (G,) texts, of those that are one and the same in every group; empty where one is not known.
         rounded: the answers had been rounded to 1,024 levels or less before the sums were taken.
     """
 
@@ -40,6 +41,7 @@ class Evidence:
     y: Array = field(default_factory=lambda: np.zeros(0))
     answers: Array | None = None
     rounded: bool = False
+    attributes: Mapping[str, Array] = field(default_factory=dict)
 
     def of(self, metric: str) -> Array | None:
         """The sums or scores of a metric, (C, ...) or (1, ...); None if they are not known."""
@@ -73,7 +75,12 @@ def gather(answers: Predictions) -> Evidence:
     shown = np.stack([np.asarray(a)[mask] for a in answers.answers.values()]) if answers.answers else None
     counts = np.bincount(group, minlength=len(groups))
     y = np.asarray(answers.y)[mask]
-    return Evidence(groups, counts, tuple(answers.answers), {}, group, y, shown)
+    attributes = {}
+    for name, texts in answers.attributes.items():
+        pairs = np.unique(np.stack([place, np.unique(texts[labelled], return_inverse=True)[1]]), axis=1)
+        if pairs.shape[1] == len(groups):  # one text a group
+            attributes[name] = np.unique(texts[labelled])[pairs[1]]
+    return Evidence(groups, counts, tuple(answers.answers), {}, group, y, shown, attributes=attributes)
 
 
 def condensed(evidence: Evidence, names: Sequence[str]) -> Evidence:
@@ -95,7 +102,15 @@ def condensed(evidence: Evidence, names: Sequence[str]) -> Evidence:
         values[name] = kept if metric.evidence == "sums" else _ranks(metric, kept, evidence)
     ranked = any(metrics.get(name).evidence == "scores" for name in values)
     steps = {"group": evidence.group, "y": evidence.y} if ranked else {}
-    return Evidence(evidence.groups, evidence.counts, evidence.conditions, values, rounded=evidence.rounded, **steps)
+    return Evidence(
+        evidence.groups,
+        evidence.counts,
+        evidence.conditions,
+        values,
+        rounded=evidence.rounded,
+        attributes=evidence.attributes,
+        **steps,
+    )
 
 
 def _ranks(metric: metrics.Metric, scores: Array, evidence: Evidence) -> Array:

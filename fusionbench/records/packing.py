@@ -2,9 +2,9 @@
 
 Runs with the same groups and conditions stand in one block `<b>/`: `runs` (R,), `conditions` (C,), `groups` and
 `counts` (G,), with scores also `group` and `y` (k,), and under the name of a metric its sums (width, R, C, G) or ranks
-(columns, R, C, k). Whole numbers are in the smallest type, others in single precision where no score moves by more than
-`EXACT`, as planes of bytes (bytes, width, R, C, G): equal bytes apart compress better. Where a group is one step the
-answers of each run stand under its id.
+(columns, R, C, k); `attribute:<name>` (G,) says of what sex, age or site a group is. Whole numbers are in the smallest
+type, others in single precision where no score moves by more than `EXACT`, as planes of bytes (bytes, width, R, C, G):
+equal bytes apart compress better. Where a group is one step the answers of each run stand under its id.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from fusionbench.records.evidence import TOLERANCE, Array, Evidence
 
 #: What no score may differ by because its sums are in single precision.
 EXACT = 1e-6
+#: What begins the name of an array that is an attribute of the groups.
+ATTRIBUTE = "attribute:"
 
 
 def pack(
@@ -34,7 +36,7 @@ def pack(
     for run in sorted(runs):
         kept = runs[run]
         shapes = tuple((name, found.shape) for name, found in kept.values.items())
-        parts = (kept.groups, *map(_slim, (kept.counts, kept.group, kept.y)))
+        parts = (kept.groups, *map(_slim, (kept.counts, kept.group, kept.y)), *kept.attributes.values())
         key = (kept.conditions, kept.rounded, shapes, kept.answers is None, *(part.tobytes() for part in parts))
         blocks.setdefault(key, []).append(run)
         if kept.answers is not None:
@@ -51,6 +53,7 @@ def _block(kept: Sequence[Evidence], members: Sequence[str]) -> dict[str, Array]
               "counts": _slim(first.counts)}  # fmt: skip
     if len(first.group):
         arrays |= {"group": _slim(first.group), "y": _slim(first.y)}
+    arrays |= {f"{ATTRIBUTE}{name}": texts for name, texts in first.attributes.items()}
     if first.rounded:
         arrays["rounded"] = np.array(True)
     for name in first.values:
@@ -108,9 +111,10 @@ class Packed(Mapping[str, Evidence]):
         groups, counts = block.pop("groups"), block.pop("counts")
         group, y = block.pop("group", np.zeros(0, np.int64)), block.pop("y", np.zeros(0))
         rounded = bool(block.pop("rounded", False))
+        attributes = {n.removeprefix(ATTRIBUTE): block.pop(n) for n in list(block) if n.startswith(ATTRIBUTE)}
         values = {metric: found[number] for metric, found in block.items()}
         answers = self._answers(run)
-        return Evidence(groups, counts, conditions, values, group, y, answers, rounded)
+        return Evidence(groups, counts, conditions, values, group, y, answers, rounded, attributes)
 
     def arrays_of(self, runs: Sequence[str]) -> dict[str, Array]:
         """The arrays of these runs' answers, as they are stored."""

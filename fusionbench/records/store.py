@@ -51,6 +51,7 @@ def save(results: Path, record: Record, predictions: Predictions | None, weights
             write(path.with_suffix(".safetensors"), lambda f: f.write(payload))
         if predictions is not None:
             arrays = {f"answers/{c}": a for c, a in predictions.answers.items()}
+            arrays |= {f"attributes/{name}": a for name, a in predictions.attributes.items()}
             named = {n: getattr(predictions, n) for n in ("ids", "groups", "y", "y_mask")}
             write(path.with_suffix(".npz"), lambda f: np.savez_compressed(f, allow_pickle=False, **named, **arrays))
         text = serialised(record, indent=1)
@@ -106,8 +107,12 @@ def predictions(results: Path, run: Run) -> Predictions | None:
         return None
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            answers = {n.removeprefix("answers/"): arrays[n] for n in arrays.files if n.startswith("answers/")}
-            return Predictions(arrays["ids"], arrays["groups"], arrays["y"], arrays["y_mask"], answers)
+            answers, attributes = (
+                {n.removeprefix(kind): arrays[n] for n in arrays.files if n.startswith(kind)}
+                for kind in ("answers/", "attributes/")
+            )
+            named = (arrays[n] for n in ("ids", "groups", "y", "y_mask"))
+            return Predictions(*named, answers, attributes)
     except OSError as error:
         raise _unreadable(path, error) from None
     except ARCHIVE as error:

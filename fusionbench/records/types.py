@@ -153,6 +153,7 @@ class Predictions:
     Attributes:
         ids, groups: (n,) names; y (n, S[, out]); y_mask (n, S).
         answers: condition -> (n, S, out) float32.
+        attributes: name (sex, age, site) -> (n,) texts, where the benchmark has them.
     """
 
     ids: np.ndarray
@@ -160,6 +161,7 @@ class Predictions:
     y: np.ndarray
     y_mask: np.ndarray
     answers: Mapping[str, np.ndarray]
+    attributes: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def parse(text: str) -> Record:
