@@ -39,7 +39,7 @@ ENCODINGS: dict[str, dict[str, tuple[str, Mapping[str, Any]]]] = {
     "stressid": {"ple": ("ple", {})},
     "watch": {"ple": ("ple", {}), "summary": ("summary", RAW)},
     "stress_predict": {"ple": ("ple", {}), "summary": ("summary", {})},
-    "affect_sim": {"ple": ("ple", {})},
+    "affect_sim": {"ple": ("ple", {}), "tcn": ("tcn", {"depth": 2})},  # nine frames, as the linear row sees
 }
 DEAR = ("watch", "rocket", ("rocket", RAW))  # costs as much as the rest of its set: tried last, shown, not chosen
 STRONGEST = {"stressid": "boosting", "watch": "forest", "stress_predict": "forest", "affect_sim": "linear"}  # expected
