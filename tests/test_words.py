@@ -24,6 +24,7 @@ ALLOWED = {
     "about.removeprefix(board.title)": "the title is set in bold: it was put there in the line above",
     "f'{rate:.2f}'.removeprefix('0')": "a number on its way out",
     "text.startswith('0')": "the same",
+    "str(error).split()": "an error's lines made one",
     "uri.startswith('http')": "an address that the user gave",
     "uri.startswith('sqlite:///')": "the same",
     "uri.removeprefix('sqlite:///')": "the same",
