@@ -13,9 +13,13 @@ if (_root / "pyproject.toml").is_file():
 
 
 def __getattr__(name: str) -> Any:
-    """`run`, `compare`, `load_records`, `Study`; `from_arrays` and its kin. Imported when they are first used."""
+    """`run`, `compare`, `resolve`, `fit`, `load_model`, `load_records`, `Study`; `from_arrays` and its kin. Lazily."""
     if name in ("run", "compare", "load_records", "Study"):
         return getattr(import_module("fusionbench.study"), name)
+    if name == "resolve":
+        return import_module("fusionbench.looks").resolve
     if name in ("from_arrays", "from_frame", "from_dataset"):
         return getattr(import_module("fusionbench.custom_data.python"), name)
+    if name in ("fit", "load_model"):
+        return getattr(import_module("fusionbench.predict"), name)
     raise AttributeError(f"module 'fusionbench' has no attribute {name!r}")

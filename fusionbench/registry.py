@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from fusionbench.errors import UsageError, unknown
+from fusionbench.paths import path_of
 
 #: kind -> (what one is called, its base class in `fusionbench.api`); a fuser may be an `Estimator` instead
 KINDS = {
@@ -118,22 +120,6 @@ def is_path(name: str) -> bool:
     return name.endswith(".py") or "/" in name or "\\" in name
 
 
-def path_of(name: str) -> Path:
-    """The file or folder that a name means, absolute and without links; it need not exist.
-
-    Raises:
-        UsageError: no file can be called so.
-    """
-    try:
-        path = Path(os.path.realpath(os.path.expanduser(name)))
-        path.stat()
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError) as error:  # a loop of links, a name of 5,000 characters, a zero byte
-        raise UsageError(f"{name[:100]!r} cannot be opened: {getattr(error, 'strerror', None) or error}") from None
-    return path
-
-
 def _refuse_data(name: str) -> None:
     """A path that is there is never an unknown name: says what it lacks to be a benchmark."""
     path = path_of(name)
@@ -205,6 +191,25 @@ def _assigned(node: ast.AST, names: Sequence[str]) -> Iterator[tuple[ast.Assign 
             target = line.target if isinstance(line, ast.AnnAssign) else line.targets[0]
             if isinstance(target, ast.Name) and target.id in names:
                 yield line, target.id
+
+
+def ceilings(benchmark: str) -> dict[str, float]:
+    """What lies between chance and the optimum of a benchmark: name -> the best score without something, rising.
+
+    They stand in `NAME.ceilings.json` beside its file; without that file there are none.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    origin = names("benchmarks").get(benchmark)
+    path = None if origin is None or origin.path is None else origin.path.with_suffix(".ceilings.json")
+    if path is None or not path.is_file():
+        return {}
+    try:
+        found = {str(name): float(score) for name, score in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path} is damaged ({error}): restore it, or delete it") from None
+    return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
 def _digest(path: Path, digest: Any, leave_out: Sequence[str]) -> str:

@@ -135,7 +135,8 @@ def list_records(benchmark: str, results: Path) -> int:
     for item in _records(results, benchmark):
         score = item.scores.get("clean", {}).get(item.metrics[0])
         shown = "n/a" if score is None else f"{score:.4f}"
-        label = " ".join([item.run.fuser, *item.changes])
+        members = [f"ensemble of {len(item.run.ensemble)}"] if item.run.ensemble else []
+        label = " ".join([item.run.fuser, *item.changes, *members])
         words = (item.run.id, item.run.benchmark, f"fold {item.run.fold}", f"seed {item.run.seed}", item.status)
         click.echo("  ".join([*words, f"{item.metrics[0]} {shown}", label]))
     return 0

@@ -36,13 +36,9 @@ def from_arrays(arrays: Mapping[str, Any], name: str = "data") -> str:
     Raises:
         UsageError: the arrays make no benchmark, as docs/your-own-data.md says; nothing is written then.
     """
-    if not isinstance(arrays, Mapping) or not all(isinstance(key, str) and key for key in arrays):
-        raise UsageError(f"from_arrays takes a dict of name -> array, not {files.clip(arrays)}")
     if not name.isidentifier():
         raise UsageError(f"the name of a benchmark has letters, digits and underscores, unlike {files.clip(name)}")
-    content: dict[str, Array] = {}
-    for key, value in arrays.items():
-        content |= _array(key, value)
+    content = plain_arrays(arrays)
     digest = hashlib.sha256()
     for key, array in sorted(content.items()):
         digest.update(f"{key}\0{array.dtype.str}{array.shape}\0".encode() + np.ascontiguousarray(array).tobytes())
@@ -71,12 +67,9 @@ def from_frame(
 
     Returns, raises: as `from_arrays`.
     """
-    columns = [str(column) for column in frame.columns]
-    given = {column: _column(frame[original]) for column, original in zip(columns, frame.columns, strict=True)}
-    arrays: dict[str, Any] = {}
-    for m, wanted in modalities.items():
-        chosen = _match(m, [wanted] if isinstance(wanted, str) else wanted, columns)
-        arrays[m] = np.stack([files.numbers(given[c], Path(name), c) for c in chosen], 1)
+    given = columns_of(frame)
+    columns = list(given)
+    arrays: dict[str, Any] = {m: side_by_side(m, wanted, given, name) for m, wanted in modalities.items()}
     labels = [label] if isinstance(label, str) else list(label)
     chosen = _match("the label", labels, columns)
     arrays["y"] = given[chosen[0]]
@@ -125,6 +118,31 @@ def from_dataset(
     for m in wanted:
         found[m] = _vectors(found[m])
     return from_arrays(found, name)
+
+
+def plain_arrays(arrays: Mapping[str, Any]) -> dict[str, Array]:
+    """Arrays that need no pickle: text where there were objects, a ragged list padded and with its mask.
+
+    Raises:
+        UsageError: a value is no array of numbers or text.
+    """
+    if not isinstance(arrays, Mapping) or not all(isinstance(key, str) and key for key in arrays):
+        raise UsageError(f"from_arrays takes a dict of name -> array, not {files.clip(arrays)}")
+    content: dict[str, Array] = {}
+    for key, value in arrays.items():
+        content |= _array(key, value)
+    return content
+
+
+def columns_of(frame: Any) -> dict[str, Array]:
+    """The columns of a frame, each a flat array, by their names as text."""
+    return {str(column): _column(frame[column]) for column in frame.columns}
+
+
+def side_by_side(modality: str, wanted: Sequence[str] | str, columns: Mapping[str, Array], name: str) -> Array:
+    """(N, D) the columns that names and patterns choose, as numbers; `name` is that of the data, for errors."""
+    chosen = _match(modality, [wanted] if isinstance(wanted, str) else wanted, list(columns))
+    return np.stack([files.numbers(columns[c], Path(name), c) for c in chosen], 1)
 
 
 # ------------------------------------------------------------------------------------------------------------ details

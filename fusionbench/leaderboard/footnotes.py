@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
-from fusionbench import text
+from fusionbench import registry, text
 from fusionbench.conditions import Condition, families
 from fusionbench.leaderboard import columns as cols
 from fusionbench.leaderboard import values
 from fusionbench.leaderboard.boards import MARKS, Board
-from fusionbench.leaderboard.sentences import over_chance
+from fusionbench.leaderboard.sentences import best, over_chance
 from fusionbench.leaderboard.statistics import DAMAGED, SCORE
 from fusionbench.records.rows import ABSENT
 
@@ -28,7 +28,7 @@ def _origin(board: Board) -> list[str]:
     ranked = [row for row in board.rows if row.ranked]
     notes = [f"Protocol {board.protocol}, data {board.data}, code of the benchmark {board.code}."]
     if ranked:
-        seeds, folds = ([getattr(row, name) for row in ranked] for name in ("seeds", "folds"))
+        seeds, folds = ([getattr(row, name) for row in board.own or ranked] for name in ("seeds", "folds"))
         several = f"{text.span(folds)} folds, " if board.pooled else ""
         pooled = ", pooled over the folds of a seed" if board.pooled else ""
         groups = f", {text.counted(board.groups, board.unit)}" if board.groups else ""
@@ -96,12 +96,14 @@ def _tests(board: Board) -> list[str]:
         reach = board.detectable
         seen = f"; typically a true difference of {text.short(reach, board.percent)} is found" if reach else ""
         notes.append(f"Reference, named beforehand: {board.reference}{floor}{seen}.")
-    tested = {v.family: v.size for row in rows if (v := row.verdicts.get(board.measure)) is not None}
+    verdicts = [row.verdicts[board.measure] for row in rows if board.measure in row.verdicts]
+    tested = {v.family: v.size for v in verdicts}
     if tested:
+        given = verdicts[0].scope
         sizes = ", ".join(f"{name} ({size})" for name, size in tested.items())
         notes.append(
             f"Difference: in the {word} score; the verdict at .05 by a t test over {text.plural(board.unit)} and "
-            f"seeds, given these training sets, Holm-corrected within each family: {sizes}."
+            f"seeds, {given}, Holm-corrected within each family: {sizes}."
         )
     notes += _margin(board)
     placed = [row for row in rows if board.measure in row.places]
@@ -140,10 +142,40 @@ def _chance(board: Board) -> list[str]:
     return [f"{said[0].upper()}{said[1:]}; not better: {', '.join(short)}."]
 
 
+def _ceilings(board: Board) -> list[str]:
+    """What the best row's regret is made of, where the benchmark, as it is here, names ceilings below its optimum."""
+    same = board.title == board.benchmark and registry.fingerprint_here("benchmarks", board.benchmark) == board.code
+    known, top = registry.ceilings(board.benchmark) if same else {}, best(board)
+    if not known or top is None or top.clean is None:
+        return []
+    shown = text.listed(f"{name} {text.score(score, board.percent)}" for name, score in known.items())
+    above = [name for name, score in known.items() if board.sign * (score - top.clean) > 0]
+    below = [name for name in known if name not in above]
+    place = f"above {below[-1]}" if below else f"below {above[0]}"
+    if above and below:
+        place += f" and below {above[0]}"
+    return [
+        f"Ceilings, the best clean score reachable with: {shown}. The best row, {top.label} "
+        f"({text.score(top.clean, board.percent)}), is {place}."
+    ]
+
+
 def _reading(board: Board) -> list[str]:
     """Tuning, undefined values, timings, marks."""
     rows, notes = board.rows, []
     ranked = [row for row in rows if row.ranked]
+    if shares := sorted({row.records.share for row in ranked if row.records.share < 1}):
+        notes.append(
+            f"groups={text.listed(f'{share:g}' for share in shares)}: learned from that share of the training "
+            f"{text.plural(board.unit)}, other ones for each seed; compared with rows of the same share only."
+        )
+    if ensembles := [row for row in ranked if row.records.ensemble]:
+        sizes = text.span([row.records.ensemble for row in ensembles])
+        notes.append(
+            f"Ensemble of n: the mean answer of a row's n seeds ({sizes} here), all of which meet the same damage; its "
+            f"parameters and times are the sums of its members'. It is one predictor, so its interval is over "
+            f"{text.plural(board.unit)} alone, and it is compared with ensembles only."
+        )
     budgets = {str(values.tuning(board, row)) for row in ranked if row.records.first.run.budget}
     if budgets:
         equal = "the same budget" if len(budgets) == 1 else "different budgets"
@@ -152,6 +184,7 @@ def _reading(board: Board) -> list[str]:
             f"({', '.join(sorted(budgets))}). Where a tuned row meets one with default settings, the difference is "
             "also the tuning's."
         )
+    notes += _ceilings(board)
     if any(row.robustness.retained is None and row.damaged is not None for row in ranked):
         notes.append("Retained, drop and rce are left out where the clean score is within the seeds' noise of chance.")
     if any(row.costs.get("train") is not None for row in rows) and board.device:

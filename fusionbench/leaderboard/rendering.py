@@ -15,7 +15,7 @@ from fusionbench import text
 from fusionbench.conditions import Condition
 from fusionbench.errors import unknown
 from fusionbench.leaderboard import columns as cols
-from fusionbench.leaderboard import values
+from fusionbench.leaderboard import curves, values
 from fusionbench.leaderboard.boards import Board, Row
 from fusionbench.leaderboard.columns import Column
 from fusionbench.leaderboard.footnotes import GLOSSARY, footnotes
@@ -95,6 +95,12 @@ def _table(board: Board, rows: Sequence[Row], columns: Sequence[Column], view: V
         few = fitted(board, quick, few.columns, view.width)
         quick_board = replace(board, chance=None)
         parts += [text.wrap(QUICK_TITLE, view.width), "", *drawn(quick_board, quick, few, view.styled), ""]
+    if board.curve is not None:
+        parts += [
+            curves.table(board, view.width),
+            *(text.wrap(line, view.width, "  ") for line in curves.answers(board)),
+            "",
+        ]
     notes = footnotes(board) if view.columns or view.wide else [*_hidden(board, layout), *footnotes(board)]
     terms = f"Terms: {GLOSSARY}; columns: fusionbench leaderboard --explain"
     return "\n".join(parts + [text.wrap(note, view.width, "  ") for note in [*notes, terms]])
@@ -136,7 +142,7 @@ _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': r"\textquotedbl{}", "†": r"\textsuperscript{\dag}", "‡": r"\textsuperscript{\ddag}",
-    "§": r"\textsuperscript{\S}", "°": r"\textdegree{}", "[": "{[}", "]": "{]}",
+    "§": r"\textsuperscript{\S}", "¶": r"\textsuperscript{\P}", "°": r"\textdegree{}", "[": "{[}", "]": "{]}",
 }  # fmt: skip
 
 
@@ -246,6 +252,7 @@ def _json(board: Board, rows: Sequence[Row], columns: Sequence[Column], view: Vi
              "conditions": row.conditions, "verdicts": row.verdicts, "places": row.places}
             for row in rows
         ],
+        "learning_curve": curves.data(board),
         "columns": {column.name: column.explain for column in columns},
         "notes": footnotes(board),
         "glossary": GLOSSARY,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fusionbench import stats, text
-from fusionbench.leaderboard.boards import Board, Row, in_order
+from fusionbench.leaderboard.boards import Board, Row
 from fusionbench.leaderboard.robustness import alone
 from fusionbench.leaderboard.statistics import DAMAGED, SCORE
 from fusionbench.records.rows import ALONE, ALONE_FOREST
@@ -85,4 +85,4 @@ def helps(board: Board) -> list[str]:
 
 def best(board: Board) -> Row | None:
     """The ranked row with the highest score of those that fuse."""
-    return next((row for row in in_order(board.ranked, board) if row.records.modality is None), None)
+    return next((row for row in board.own if row.records.modality is None), None)

@@ -77,10 +77,10 @@ class Statistics:
 
 
 def measured(
-    rows: Sequence[RowRecords], results: Path, damage: Sequence[Condition], reference: str | None, reads: Reading,
-    chance: float | None, advance: Advance,
+    rows: Sequence[RowRecords], results: Path, damage: Sequence[Condition], references: Mapping[str, str],
+    reads: Reading, chance: float | None, advance: Advance,
 ) -> Statistics:  # fmt: skip
-    """The statistics of a board's rows, from their evidence."""
+    """The statistics of a board's rows, from their evidence; `references`: setting -> label."""
     found = Statistics()
     metric = rows[0].first.metrics[0]
     up = metrics.get(metric).higher_is_better
@@ -110,10 +110,11 @@ def measured(
                 tables.setdefault(name, {})[row.label] = table
     found.unit = _unit(rows, found, reads.unit)
     family_of = {row.label: row.family for row in rows if row.ranked}
+    reference_of = {row.family: references.get(row.setting) for row in rows if row.ranked}
     how: dict[str, Any] = {"higher_is_better": up, "unit": found.unit}
     for measure, known in tables.items():
-        if measure in (SCORE, DAMAGED) and reference in known:
-            for name in dict.fromkeys(family_of.values()):
+        for name, reference in reference_of.items():
+            if measure in (SCORE, DAMAGED) and reference in known:
                 members = {n: t for n, t in known.items() if n == reference or family_of[n] == name}
                 found.verdicts[measure] |= stats.family(members, reference, name, reads.margin, **how)
         if measure in (SCORE, DAMAGED) and known and chance is not None:
@@ -159,8 +160,9 @@ def _over_chance(known: Mapping[str, Table], chance: float, **how: Any) -> dict[
     Of the damaged score only the decisions are told, so that what would settle them is not asked.
     """
     first = next(iter(known.values()))
-    by_fold = np.full((2, first.by_fold.shape[1]), chance)  # as if of two seeds: it has no seed of its own
-    constant = replace(first, by_fold=by_fold, values=lambda weights: np.full((len(weights), 2), chance))
+    seeds = max(2, first.seeds)  # as if of several: it has no seed of its own
+    by_fold = np.full((seeds, first.by_fold.shape[1]), chance)
+    constant = replace(first, by_fold=by_fold, values=lambda weights: np.full((len(weights), seeds), chance))
     return stats.family({**known, CHANCE: constant}, CHANCE, "rows against chance", **how)
 
 
@@ -239,7 +241,7 @@ def tables_of(row: RowRecords, results: Path, metric: str) -> tuple[Table | None
             return None, {}
         runs.append((r.run.seed, r.run.fold, kept))
     try:
-        tables = stats.tables(runs, metric)
+        tables = stats.tables(runs, metric, repartitioned=bool(row.first.run.partition))
     except UsageError:  # the files contradict the records: no test can rest on them
         return None, {}
     clean = tables.pop(CLEAN)

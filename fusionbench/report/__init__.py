@@ -49,7 +49,7 @@ def write(
 
     Args:
         searches: the searches behind tuned rows; without them the page has no figure of tuning.
-        advance: told how far the drawing is.
+        advance: called with how far the drawing is.
 
     Raises:
         UsageError: a file cannot be written.

@@ -73,6 +73,7 @@ from fusionbench.stats.robustness import (
     worst,
     worst_subset,
 )
+from fusionbench.stats.sequential import at_look
 from fusionbench.stats.shapley import interactions, shapley, verdict
 from fusionbench.stats.tests import Comparison, family, holm_steps, interval, interval_of, judged, one_family, t_test
 from fusionbench.stats.tiers import Place, Tiers, tiers
@@ -103,6 +104,7 @@ __all__ = [
     "Verdict",
     "above_chance",
     "against_control",
+    "at_look",
     "beats",
     "break_even",
     "choose",

@@ -135,7 +135,6 @@ def family(
     *,
     higher_is_better: bool = True,
     unit: str = "person",
-    repartitioned: bool = False,
     settle: bool = True,
 ) -> dict[str, Verdict]:
     """Every row against one reference named beforehand, as verdicts of one declared family.
@@ -146,7 +145,6 @@ def family(
     Args:
         rows: name -> table, the reference among them.
         margin: the smallest difference that matters, declared beforehand.
-        repartitioned: each seed dealt its own partition into folds.
         settle: as `judged`.
 
     Raises:
@@ -157,7 +155,7 @@ def family(
             f"the reference {reference!r} has no predictions here; run it, or name one of {', '.join(rows)}"
         )
     pairs = {row: (row, reference) for row in rows if row != reference}
-    found = {row: difference(rows[row], rows[reference], repartitioned) for row in pairs}
+    found = {row: difference(rows[row], rows[reference]) for row in pairs}
     return judged(pairs, found, name, margin, level, higher_is_better=higher_is_better, unit=unit, settle=settle)
 
 
