@@ -187,7 +187,7 @@ MUTATIONS = (
     mutation(
         "quick rows are ranked", "records/rows.py",
         "return self.complete and not self.stale and not self.quick", "return self.complete and not self.stale",
-        "leaderboard.py::test_rows_that_lack_something_stand_last_and_are_not_ranked",
+        "records.py::test_a_quick_row_is_never_ranked_however_complete",
     ),
     mutation(
         "answers of NaN are a result", "harness/evaluate.py",

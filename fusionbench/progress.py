@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 #: (done, total): how far a piece of work is; total None where nobody knows.
@@ -24,14 +24,14 @@ def bar(title: str, patience: float = PATIENCE) -> Iterator[Advance]:
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return
+    from rich.console import Console
+    from rich.progress import Progress
+
     said: dict[str, Any] = {"completed": 0, "total": None}
     shown, lock = dict[str, Any](), threading.Lock()
 
     def appear() -> None:
-        from rich.console import Console
-        from rich.progress import Progress
-
-        with lock:
+        with lock, suppress(Exception):  # a bar that cannot be drawn stops nothing
             if not timer.finished.is_set():
                 shown["bar"] = Progress(console=Console(stderr=True), transient=True)
                 shown["task"] = shown["bar"].add_task(title, **said)
@@ -50,7 +50,7 @@ def bar(title: str, patience: float = PATIENCE) -> Iterator[Advance]:
     finally:
         timer.cancel()
         with lock:
-            if shown:
+            if "task" in shown:
                 shown["bar"].stop()
 
 

@@ -398,5 +398,5 @@ def test_a_terminal_gets_one_live_line(
     failure = jobs.Failure(run, "ValueError: no", "there.error.txt")
     assert list(jobs.watch([jobs.Running(2), done, failure], 4, "two rows")) == [done, failure]
     shown = capsys.readouterr().err
-    assert "1 of 4 runs done" in shown
+    assert "1 of 4 runs, " in shown
     assert "failed: concat fold 0 seed 0: ValueError: no" in shown

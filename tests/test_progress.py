@@ -26,10 +26,16 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     return screen
 
 
+def wait_for(text: str, terminal: Terminal) -> None:
+    limit = time.monotonic() + 60
+    while text not in terminal.getvalue():
+        assert time.monotonic() < limit, terminal.getvalue()
+        time.sleep(0.01)
+
+
 def test_silent_work_shows_a_bar_which_is_gone_at_the_end(terminal: Terminal) -> None:
     with progress.bar("long work", patience=0.0):
-        while "long work" not in terminal.getvalue():
-            time.sleep(0.01)
+        wait_for("long work", terminal)
     assert terminal.getvalue().endswith("\x1b[2K")
 
 
@@ -48,8 +54,7 @@ def test_where_there_is_no_terminal_there_is_no_bar(capsys: pytest.CaptureFixtur
 def test_a_bar_is_gone_when_its_work_fails(terminal: Terminal) -> None:
     def failing() -> None:
         with progress.bar("long work", patience=0.0):
-            while "long work" not in terminal.getvalue():
-                time.sleep(0.01)
+            wait_for("long work", terminal)
             raise ValueError("by design")
 
     with pytest.raises(ValueError, match="by design"):

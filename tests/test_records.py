@@ -19,6 +19,7 @@ import torch
 
 from fusionbench.errors import UsageError
 from fusionbench.records import Predictions, Record, Run, merge, serialised, store
+from fusionbench.records.rows import RowRecords
 from fusionbench.records.types import parse
 
 RUN = Run(
@@ -399,3 +400,10 @@ def test_a_file_that_cannot_be_opened_now_is_not_damaged(tmp_path: Path, monkeyp
     with pytest.raises(UsageError, match="Too many open files"):
         store.find(tmp_path, RUN)
     assert path.is_file()
+
+
+def test_a_quick_row_is_never_ranked_however_complete() -> None:
+    whole = replace(DONE, run=replace(RUN, fold=0, seed=0), complete={"folds": 1, "seeds": 1}, marks=[])
+    assert RowRecords([whole]).ranked
+    assert not RowRecords([replace(whole, marks=["quick"])]).ranked
+    assert not RowRecords([replace(whole, complete={"folds": 2, "seeds": 1})]).ranked
