@@ -37,6 +37,7 @@ class Study:
         train, benchmark: hyper-parameters of the training and of the benchmarks.
         cross: "train.modality_dropout" -> values, every fuser with each of them.
         references: also each modality alone, late average and concat.
+        quick: few steps; one fold and one seed unless they are given.
         tuned: with the settings that `fusionbench tune` found for each fold, instead of the defaults.
     """
 
@@ -53,6 +54,11 @@ class Study:
     references: bool = True
     quick: bool = False
     tuned: bool = False
+
+    def __post_init__(self) -> None:
+        for word in ("folds", "seeds"):
+            if self.quick and getattr(self, word) is None:
+                object.__setattr__(self, word, [0])
 
     def setups(self, datasets: dict[str, Dataset] | None = None) -> Iterator[tuple[Setup, list[str]]]:
         """Every table row with its conditions, checked before anything runs; `datasets` as of `harness.setup`."""
@@ -283,6 +289,11 @@ def _say(text: str) -> None:
 
 class Records(list["Record"]):
     """Records that know how to become a pandas table."""
+
+    def __repr__(self) -> str:
+        rows = sorted({f"{r.run.fuser} on {r.run.benchmark}" for r in self})
+        shown = ", ".join(rows[:5]) + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
+        return f"{len(self)} records: {shown or 'none'}; .to_frame()"
 
     def to_frame(self) -> Any:
         """One row a record, condition and metric."""

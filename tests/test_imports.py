@@ -24,7 +24,7 @@ PLUGINS = ("fusers", "backbones", "benchmarks")  # corruptions are plugins too, 
 ORDER = (
     "errors paths text progress workers hparams conditions api registry metrics corruptions contract "
     "records stats leaderboard tracking features custom_data engine harness check datacheck data jobs "
-    "predict sklearn search study report cli __main__"
+    "predict sklearn search study report notebook cli __main__"
 ).split()
 
 #: No torch when they are imported, directly or through another module.
@@ -40,6 +40,7 @@ NAMED = {
     "features": {"identity"},
     "harness": {"identity"},
     "jobs": {"watch"},  # a function of its own
+    "notebook": {"watch"},
     "predict": {"identity"},
     "sklearn": {"concat", "identity"},
     "records": {"concat", "late_average", "unimodal"},  # the references of the protocol

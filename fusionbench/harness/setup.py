@@ -81,6 +81,9 @@ class Setup:
     arguments: Mapping[str, Any] = field(default_factory=dict)  # of `setup`: another process builds the same from them
     held: frozenset[str] = frozenset()  # hyper-parameters of the fuser that are not at their defaults
 
+    def __repr__(self) -> str:
+        return f"Setup({' '.join([self.names['fuser'], *self.changes])} on {self.benchmark_name})"
+
     @property
     def prepared(self) -> features.Prepared:
         return self.dataset.prepared

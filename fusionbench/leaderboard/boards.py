@@ -65,6 +65,9 @@ class Row:
     places: dict[str, Place] = field(default_factory=dict)
     robustness: Robustness = field(default_factory=Robustness)
 
+    def __repr__(self) -> str:
+        return f"Row({self.name})"
+
     @property
     def label(self) -> str:
         """Unique on its board among the rows of the newest code."""
@@ -148,6 +151,9 @@ class Board:
     pooled: bool
     measure: str = SCORE
     notes: list[str] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"Board({self.title}: {len(self.rows)} rows)"
 
     @property
     def percent(self) -> bool:
