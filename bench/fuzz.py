@@ -2,15 +2,14 @@
 
     python bench/fuzz.py [--inputs 1000] [--seed 0] [--only commands,records,...] [--show]
 
-Every input runs in a process forked after the imports, in a fresh copy of a small folder with results, with a time
-limit. A finding is printed with its seed: `--seed S --inputs 1` makes it again. Exit status 1 if there are any.
+Every input runs in a process forked after the imports, in a fresh copy of a small folder with results, with limits of
+time and memory. A finding is printed with its seed: `--seed S --inputs 1` (and the same `--only`) makes it again. Exit
+status 1 if there are any. What is thrown lies in `fuzzing/`.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import random
 import resource
 import shutil
@@ -23,18 +22,28 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from fuzz_inputs import CASES, SMALL, TOY
+import forked
+from fuzzing import CASES
+from fuzzing.commands import RIGHT
+from fuzzing.odd import SMALL
 
-for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ[name] = "1"  # before anything that starts threads: they do not survive a fork
-os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-
-SECONDS, MEMORY = 60, 6 << 30  # of one input
+#: Limits of one input: processor time, time by the clock (something that waits for ever), memory beyond the parent's.
+SECONDS, PATIENCE, MEMORY = 60, 300, 4 << 30
+#: Hidden files that stay: what a command printed here, whose results a folder holds, locks that the next one takes.
+KEPT = (forked.OUT, forked.ERR, ".origin", ".lock")
+#: A folder as a user has one: runs, quick ones too, published rows, a search.
+ORIGIN = [
+    ["run", "--fuser", "gated", "-b", "toy_xor", *SMALL],
+    ["run", *RIGHT["run"], "--fuser", "late_average", "--quick"],
+    ["tune", *RIGHT["tune"], "--trials", "2"],
+    ["records", "publish", "toy_xor"],
+    ["run", *RIGHT["run"]],
+]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What went wrong with one input."""
+    """What is wrong with how one input ended."""
 
     seed: int
     case: str
@@ -45,115 +54,62 @@ class Finding:
     @property
     def kind(self) -> str:
         """Inputs of one kind have one cause, most likely."""
-        last = [line for line in self.error.strip().splitlines() if line.strip()]
-        places = [line.strip() for line in last if line.strip().startswith("File ") and "fusionbench" in line]
-        return f"{self.case} {self.status} | {last[-1][:110] if last else ''} | {places[-1] if places else ''}"
+        said = [line.strip() for line in self.error.splitlines() if line.strip()]
+        places = [line for line in said if line.startswith("File ") and "fusionbench" in line]
+        return f"{self.case} {self.status} | {said[-1][:110] if said else ''} | {places[-1] if places else ''}"
 
 
-def judge(status: int, out: str, error: str) -> bool:
-    """Is this how a command may end?"""
+def wrong(status: int, out: str, error: str) -> str:
+    """What no command may do; empty if it ended as one may."""
     if "Traceback (most recent call last)" in error + out:
-        return False
-    if status == 2:
-        said = [line for line in error.splitlines() if line.startswith("error: ")]
-        return len(said) == 1
-    return status in (0, 1)
+        return "a traceback"
+    if status not in (0, 1, 2):
+        return f"status {status}"
+    if status == 2 and sum(line.startswith("error: ") for line in error.splitlines()) != 1:
+        return "status 2 without its one line"
+    if status == 0 and any(line.startswith(("error: ", "failed: ")) for line in error.splitlines()):
+        return "status 0, though something failed"
+    return ""
 
 
 def attempt(seed: int, case: str, origin: Path) -> Finding | None:
     """One input in a process of its own; what is wrong with how it ended, if anything."""
-    rng = random.Random(seed)
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
     try:
         shutil.copytree(origin, folder, dirs_exist_ok=True)
-        words = CASES[case](rng, folder)
-        (folder / ".out").touch()
-        child = os.fork()
-        if child == 0:
-            _child(words, folder)
-        status = _wait(child)
-        out, error = ((folder / name).read_text(errors="replace") for name in (".out", ".err"))
-        if status == -signal.SIGALRM:
-            error += "\ntook too long"
-        left = [p.name for p in folder.rglob(".*.tmp*")]
-        if judge(status, out, error) and not left:
-            return None
-        return Finding(seed, case, words, status, error + (f"\nleft over: {left}" if left else ""))
+        words = CASES[case](random.Random(seed), folder)
+        before = _hidden(folder)
+        status = forked.run(words, folder, limited)
+        out, error = ((folder / name).read_text(errors="replace") for name in (forked.OUT, forked.ERR))
+        left = {name for name in _hidden(folder) - before if not name.endswith(KEPT)}
+        reason = wrong(status, out, error) or (f"left over: {', '.join(sorted(left))}" if left else "")
+        return Finding(seed, case, words, status, f"{error}\n{reason}") if reason else None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _wait(child: int) -> int:
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status)
+def _hidden(folder: Path) -> set[str]:
+    """Names of files that are under way begin with a dot."""
+    return {path.name for path in folder.rglob(".*")}
 
 
-def _child(words: list[str], folder: Path) -> None:
-    """Runs the command and never returns."""
-    from fusionbench import cli
-
-    status = 70
-    try:
-        os.chdir(folder)
-        for number, name in ((1, ".out"), (2, ".err")):
-            handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(handle, number)
-        sys.stdout = open(1, "w", closefd=False)
-        sys.stderr = open(2, "w", closefd=False)
-        signal.alarm(SECONDS)
-        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-        resource.setrlimit(resource.RLIMIT_AS, (resource.getrlimit(resource.RLIMIT_AS)[0],) * 2)
-        sys.argv = ["fusionbench", *words]
-        cli.main()
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    except BaseException:
-        import traceback
-
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-        with contextlib.suppress(Exception):
-            sys.stderr.flush()
-        os._exit(status)
+def limited() -> None:
+    """Sets the limits of this process."""
+    signal.alarm(PATIENCE)
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
 
 
-def origin_of(folder: Path) -> Path:
-    """A small folder as a user has one: runs, published rows, a search, plugin and data files."""
+def make_origin(folder: Path) -> Path:
+    """A small folder with results, plugins and data."""
     import numpy as np
 
-    short = [*SMALL, "--seeds", "1", "--no-track", "--jobs", "1"]
-    for words in (
-        ["run", "--fuser", "gated", *TOY, *short],
-        ["run", "--fuser", "late_average", *TOY, *short, "--quick"],
-        [
-            "tune",
-            "concat",
-            *TOY,
-            "--trials",
-            "2",
-            "--inner",
-            "2",
-            "--seeds",
-            "1",
-            "--folds",
-            "0,",
-            "--train.steps",
-            "2",
-            "--train.interval",
-            "1",
-            "--no-track",
-        ],
-        ["records", "publish", "toy_xor"],
-        ["run", "--fuser", "concat", *TOY, *short],
-    ):
-        child = os.fork()
-        if child == 0:
-            _child(words, folder)
-        if status := _wait(child):
-            if words[:2] != ["records", "publish"]:
-                raise SystemExit(f"{' '.join(words)} ended with {status}: {(folder / '.err').read_text()}")
+    for words in ORIGIN:
+        if status := forked.run(words, folder):
+            raise SystemExit(f"{' '.join(words)} ended with {status}: {(folder / forked.ERR).read_text()}")
+    for name in (forked.OUT, forked.ERR):
+        (folder / name).unlink()
     (folder / "plug.py").write_text("x = 1\n")
     (folder / "plug.pyx").write_text("x = 1\n")
     (folder / "plug.txt").write_text("text\n")
@@ -167,19 +123,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help=", ".join(CASES))
-    parser.add_argument("--show", action="store_true", help="the whole error of each kind")
+    parser.add_argument("--only", default=",".join(CASES), help="cases, by default %(default)s")
+    parser.add_argument("--show", action="store_true", help="the end of the error of each kind")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    cases = options.only.split(",") if options.only else list(CASES)
-    _imports()
-    found: list[Finding] = []
     began = time.perf_counter()
+    forked.import_everything()
+    cases, found = options.only.split(","), list[Finding]()
     with tempfile.TemporaryDirectory(prefix="fuzz-origin-") as name:
-        origin = origin_of(Path(name))
+        origin = make_origin(Path(name))
         for seed in range(options.seed, options.seed + options.inputs):
-            finding = attempt(seed, cases[seed % len(cases)], origin)
-            if finding is not None:
+            if finding := attempt(seed, cases[seed % len(cases)], origin):
                 found.append(finding)
     kinds = Counter(finding.kind for finding in found)
     for kind, count in kinds.most_common():
@@ -187,26 +141,9 @@ def main() -> int:
         print(f"{count:4d}  {kind}\n      seed {first.seed}: fusionbench {' '.join(map(repr, first.words))[:200]}")
         if options.show:
             print("\n".join(f"      {line}" for line in first.error.splitlines()[-12:]))
-    seconds = time.perf_counter() - began
-    print(f"{options.inputs} inputs, {len(found)} findings of {len(kinds)} kinds, {seconds:.0f} s")
+    took = time.perf_counter() - began
+    print(f"{options.inputs} inputs, {len(found)} findings of {len(kinds)} kinds, {took:.0f} s")
     return 1 if found else 0
-
-
-def _imports() -> None:
-    """Everything that a command imports, once: a forked process finds it there."""
-    import mlflow  # noqa: F401
-    import optuna  # noqa: F401
-    import torch
-
-    import fusionbench.report
-    import fusionbench.search
-    import fusionbench.study  # noqa: F401
-    from fusionbench import registry
-
-    torch.set_num_threads(1)
-    for kind in registry.KINDS:
-        for plugin in registry.names(kind):
-            registry.load(kind, plugin)
 
 
 if __name__ == "__main__":

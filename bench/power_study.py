@@ -22,7 +22,7 @@ import numpy as np
 import scipy
 from scipy.special import ndtr, stdtr
 
-from fusionbench.stats import Sources, power_of, spending
+from fusionbench.stats import Sources, Table, detectable, difference, pooled, power_of, resolve, spending
 from fusionbench.stats.tests import sign_flip_p
 from fusionbench.stats.variance import mean_squares, spread
 
@@ -42,9 +42,10 @@ noise and residual, *no difference at all* no person on whom the two methods dif
 inside a fold's model are shared by its groups. Fold effects that all seeds share are left out
 except under "The training set", which shows what "given these training sets" means. The mixed
 model is the analysis of variance with Wald's normal quantile: on balanced tables REML's variance
-is the same number (a test compares with statsmodels). In the last table pairs of one benchmark
+is the same number (a test compares with statsmodels). Under "Real answers" pairs of one benchmark
 share people; the error is over rows, as if those were independent, and two seeds stand against
-three.
+three. A *pilot* is a few seeds of eleven rows and their reference, from which `fusionbench power`
+says what three, five and ten seeds will find at .05/11; its figures are means and SD over pilots.
 """
 
 
@@ -434,18 +435,66 @@ def _planted(
     return float(score[0] - score[1])
 
 
+def as_table(values: Array) -> Table:
+    """(R, G) influence values as the table of a metric that is their mean."""
+    groups = np.arange(values.shape[1])
+    fold, by_fold = np.full(len(groups), -1), values.mean(1, keepdims=True)
+    return Table(groups, groups * 0 + 1, fold, by_fold, lambda w: w @ values.T / w.sum(1, keepdims=True))
+
+
+def pilot(d: Design, seeds: int, rng: np.random.Generator, others: int = 11) -> Sources:
+    """What `fusionbench power` reads in records: typical components of so many rows against one reference."""
+    values = rows(replace(d, count=seeds), 1, 1 + others, rng)[0]
+    reference, *tables = map(as_table, values)
+    found = pooled([difference(one, reference) for one in tables])
+    assert found is not None
+    return found
+
+
+def planned(draws: int, pilots: int, rng: np.random.Generator) -> str:
+    """Differences that are to be found with power .8 at .05/11: how often they are, and what pilots say of them."""
+    lines, level = [], LEVEL / 11
+    for d in designs():
+        if d.name not in ("published", "noisy seeds") or d.count != 5:
+            continue
+        guesses = {seeds: [pilot(d, seeds, rng) for _ in range(pilots)] for seeds in (2, 3, 5)}
+        for seeds in (3, 5, 10):
+            target = detectable(sources(d), d.groups, seeds, level)
+            found = simulated(replace(d, count=seeds), draws, rng)
+            real = np.mean(replace(found, difference=found.difference + target).p < level)
+            lines.append([d.name, str(d.groups), str(seeds), f"{target:.4f}", f"{real:.3f}"])
+            for known in guesses.values():
+                said = [power_of(guess, target, d.groups, seeds, level) for guess in known]
+                lines[-1].append(f"{np.mean(said):.2f} ({np.std(said):.2f})")
+    head = ["differences", "groups", "seeds", "said to be found with power .80", "power found"]
+    return table([*head, *(f"a pilot of {n} seeds says (SD)" for n in (2, 3, 5))], lines)
+
+
+def looked(d: Design, draws: int, rng: np.random.Generator, target: float = 0.0) -> tuple[Array, Array]:
+    """(draws,) was anything found at 3, 5 or 10 seeds, and how many seeds were trained."""
+    seeds, found, spent = (3, 5, 10), [], []
+    for n in chunks(draws, 20 * d.groups):
+        values = rows(replace(d, count=10), n, 2, rng)
+        p = [analysed(values[:, 0, :k] + target, values[:, 1, :k]).p for k in seeds]
+        hit = np.array([a < b for a, b in zip(p, spending(LEVEL, seeds), strict=True)])
+        found.append(hit.any(0))
+        spent.append(np.where(hit.any(0), np.array(seeds)[hit.argmax(0)], seeds[-1]))
+    return np.concatenate(found), np.concatenate(spent)
+
+
 def looks(draws: int, rng: np.random.Generator) -> str:
-    """False alarms of looking at 3, 5 and 10 seeds with O'Brien-Fleming spending."""
+    """Looking at 3, 5 and 10 seeds with O'Brien-Fleming spending: false alarms, power, and seeds that are spared."""
     lines = []
     for d in designs():
         if d.count == 5 and d.name in ("published", "noisy seeds"):
-            whole, alarm = replace(d, count=10), []
-            for n in chunks(draws, 20 * d.groups):
-                values = rows(whole, n, 2, rng)
-                p = [analysed(values[:, 0, :k], values[:, 1, :k]).p for k in (3, 5, 10)]
-                alarm.append(np.any([a < b for a, b in zip(p, spending(LEVEL), strict=True)], axis=0))
-            lines.append([d.name, str(d.groups), share(np.concatenate(alarm))])
-    return table(["differences", "groups", "false alarms in three looks, .05"], lines)
+            alarm, _ = looked(d, draws, rng)
+            target = resolve(sources(d), 0.02, d.groups).detectable[10]
+            lines.append([d.name, str(d.groups), share(alarm)])
+            for edge in (target, 2 * target):
+                hit, spent = looked(d, draws, rng, edge)
+                lines[-1] += [share(hit), f"{spent.mean():.1f}"]
+    head = ["differences", "groups", "false alarms in three looks, .05", "power where .80 is said", "seeds trained"]
+    return table([*head, "power at twice that difference", "seeds trained"], lines)
 
 
 def real(results: Path) -> str:
@@ -495,6 +544,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--draws", type=int, default=20_000, help="of each linear design")
     parser.add_argument("--few", type=int, default=2000, help="of the slow rivals and of simulated answers")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="", help="what has this in its title; the rest of the file stays as it is")
     parser.add_argument("--short", action="store_true", help="to standard output, few draws of what is slow")
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
@@ -510,15 +560,21 @@ def main(arguments: list[str] | None = None) -> None:
         f"Answers: {few:,} draws a design": lambda: answers(few, stream(2)),
         "The training set": lambda: training(options.draws, stream(3)),
         "Looking three times": lambda: looks(options.draws, stream(4)),
+        "Power before the run": lambda: planned(options.draws, 20 if options.short else 200, stream(5)),
         "Real answers: seeds against other seeds": lambda: real(options.results),
     }
+    before = options.out.read_text().split("\n## ")[1:] if options.only and options.out.is_file() else []
+    kept = {section.partition("\n")[0]: f"## {section.rstrip()}\n" for section in before}
+    words = [] if options.only else arguments or sys.argv[1:]
     text = [
         "# The test and its rivals, simulated\n" + READING,
-        f"`{' '.join(['python bench/power_study.py', *(arguments or sys.argv[1:])])}`\n",
+        f"`{' '.join(['python bench/power_study.py', *words])}`\n",
     ]
     for title, make in parts.items():
-        text.append(f"## {title}\n\n{make()}")
-        print(text[-1], flush=True)
+        if options.only in title:
+            kept[title] = f"## {title}\n\n{make()}"
+            print(kept[title], flush=True)
+        text += [kept[title]] if title in kept else []
     if not options.short:
         options.out.write_text("\n".join(text))
 

@@ -126,7 +126,7 @@ def answering(device: torch.device) -> Iterator[list[str]]:
     for name in ("concat", "jmt"):
         setup = harness.setup("watch", name)
         data = setup.data.to(device)
-        splits = harness.splits_of(setup, data, 0)
+        splits = harness.splits_of(setup, data, setup.run(0, 0))
         stats = split_statistics(data, torch.from_numpy(splits.train).to(device))
         models = [setup.trained.build(seed, stats, len(splits.train)).to(device) for seed in range(10)]
         test = data[splits.test]
@@ -184,7 +184,7 @@ def searching(device: torch.device) -> Iterator[list[str]]:
         setup = harness.setup("watch", name)
         ways: dict[str, dict[str, int]] = {"in turn": {"stacked": 1}, "one program": {}}
         if name == "concat":
-            ways["4 trials at once"] = {"together": 4}
+            ways["4 trials at once"] = {"at_once": 4}
         taken: dict[str, list[float]] = {way: [] for way in ways}
         held = {"train": {"optimiser": "adamw", "warmup": 0.1}, "fuser": dict(setup.hparams["fuser"])}
         for _ in range(3):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fusionbench.api import Batch, Benchmark, Location, Splits, Stream, Task, UsageError, data_dir, group_folds
+from fusionbench.api import Batch, Benchmark, Location, Splits, Stream, Task, UsageError, data_dir, elapsed, group_folds
 
 LABELS = "Processed_data/Improved_All_Combined_hr_rsp_binary.csv"
 COLUMNS = ("Participant", "Time(sec)", "Label")
@@ -64,6 +64,11 @@ class WristStress(Benchmark):
         "gap:eda",
         "gap:all",
     )
+    unit = "person"
+    # A person has about a hundred windows here: two of them, ten seconds of the label's clock.
+    margin = 0.02
+    domain = "stress"
+    role = "development"
 
     def __init__(
         self,
@@ -112,6 +117,10 @@ class WristStress(Benchmark):
 
     def splits(self, data: Batch, fold: int) -> Splits:
         return group_folds(data.groups, self.folds, fold)
+
+    def order(self, data: Batch) -> NDArray[np.float64]:
+        """Windows start every 30 s: the tasks come in one order for everybody."""
+        return elapsed(data.groups)
 
     def _folder(self) -> Path:
         root = Path(self.root).expanduser() if self.root else data_dir("stress_predict")

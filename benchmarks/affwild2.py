@@ -64,6 +64,9 @@ class Affwild2(Benchmark):
     batch = 64
     interval = 100
     corruptions = ("missing:face", "missing:voice", "occlusion:face", "white_noise:voice", "noise:all", "gap:all")
+    unit = "video"
+    margin = 0.02  # entries of the challenge are told apart by hundredths of CCC
+    domain = "affect"
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from ._biovid import HeatPain
 
 class BiovidSubjectDependent(HeatPain):
     folds = 5
+    role = "exhibit"  # people stand on two sides of a split
     subject_dependent = "clips of one person stand in training, validation and test"
 
     def __init__(

@@ -15,6 +15,7 @@ from ._stress_predict import Windows, WristStress
 
 
 class StressPredictTransductive(WristStress):
+    role = "exhibit"  # its scaling sees the test people
     transductive = "each person's features are scaled by the mean and SD of that person's whole recording"
 
     def scale(self, windows: Windows) -> Windows:

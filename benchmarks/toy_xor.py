@@ -21,6 +21,10 @@ class ToyXor(Benchmark):
     batch = 32
     interval = 20
     corruptions: Sequence[str] = ("missing:left", "missing:right", "noise:left", "noise:all", "gap:all")
+    unit = "person"
+    margin = 0.05  # a toy is solved or it is not
+    domain = "toy"
+    role = "synthetic"
 
     def __init__(
         self,

@@ -35,6 +35,11 @@ class Watch(Benchmark):
     interval = 20
     backbones = {m: ("tcn", {"kernel": 3, "depth": 2, "shorten": 2}) for m in shapes}  # 10 steps -> 5
     corruptions = ("missing:acc", "missing:gyro", "noise:acc", "noise:gyro", "noise:all", "gap:all")
+    unit = "person"
+    # Of a session of fifty two-second windows one more is right: less than that no wearer would notice.
+    margin = 0.02
+    domain = "motion"
+    role = "development"
 
     def load(self) -> Batch:
         """2,369 windows of each sensor, 10 steps of 10 raw samples of 3 axes, (N, 10, 30); groups are people."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fusionbench.api import Batch, Estimator, Spec, Stream, Streams, log_probabilities, prior, summaries
+from fusionbench.api import Batch, Estimator, Spec, Stream, Streams, log_probabilities, prior, summaries, unrolled
 
 REACH = 4  # frames on either side of the one that is answered
 Rows = dict[str, np.ndarray]  # modality -> (n, D), NaN where the sample has nothing real of it
@@ -185,9 +185,3 @@ def channels_of(stream: Stream) -> int:
         if alike and max(inside.max(), across.max()) < variance:
             return c
     return width
-
-
-def unrolled(stream: Stream, channels: int) -> Stream:
-    """(B, T, k channels) -> (B, k T, channels)."""
-    k = stream.x.shape[2] // channels
-    return Stream(stream.x.reshape(len(stream), -1, channels), stream.mask.repeat_interleave(k, 1))

@@ -13,11 +13,13 @@ if (_root / "pyproject.toml").is_file():
 
 
 def __getattr__(name: str) -> Any:
-    """`run`, `compare`, `fit`, `load_model`, `load_records`, `Study`; `from_arrays` and its kin. Imported when used."""
+    """`run`, `compare`, `resolve`, `fit`, `load_model`, `load_records`, `Study`; `from_arrays` and its kin. Lazily."""
     if name == "compare":
         return import_module("fusionbench.notebook").compare
     if name in ("run", "load_records", "Study"):
         return getattr(import_module("fusionbench.study"), name)
+    if name == "resolve":
+        return import_module("fusionbench.looks").resolve
     if name in ("from_arrays", "from_frame", "from_dataset"):
         return getattr(import_module("fusionbench.custom_data.python"), name)
     if name in ("fit", "load_model"):

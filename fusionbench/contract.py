@@ -11,20 +11,19 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 
 from fusionbench import corruptions
-from fusionbench.api import Batch, Benchmark, Spec, Splits, Stream, Task
+from fusionbench.api import Batch, Benchmark, Spec, Splits, Stream, Task, group_folds
+from fusionbench.api.plugins import LIMITS, Role
 from fusionbench.api.types import Source
 from fusionbench.conditions import ALL
 from fusionbench.errors import UsageError
 from fusionbench.metrics import get
 
-#: The largest whole numbers that make sense; each is 1 at least.
-LIMITS = {"folds": 10**5, "seeds": 10**4, "steps": 10**7, "batch": 10**6, "interval": 10**7}
 SIDES = ("train", "val", "test")
 
 
@@ -56,17 +55,44 @@ def load(benchmark: Benchmark, name: str) -> Batch:
     return data
 
 
-def splits(benchmark: Benchmark, name: str, data: Batch, fold: int) -> Splits:
-    """The splits of a fold, as arrays of indices, checked.
+def has_order(benchmark: Benchmark) -> bool:
+    """Does it say how far into its recording a sample stands?"""
+    return type(benchmark).order is not Benchmark.order
+
+
+def order(benchmark: Benchmark, name: str, data: Batch) -> np.ndarray | None:
+    """(n,) 0 to 1, how far into its recording each sample stands, checked; None where samples have no time.
 
     Raises:
-        UsageError: splitting fails; a side is empty or unlabelled, or leaves the data; a sample stands in two of them.
+        UsageError: it fails, or is not one number from 0 to 1 a sample.
+    """
+    with _plugin(name, "order"):
+        found = benchmark.order(data)
+        if found is None:
+            return None
+        place = np.asarray(found, dtype=float)
+        if place.shape != (len(data),) or not ((place >= 0) & (place <= 1)).all():
+            raise UsageError(f"{name}: order is one number from 0 to 1 a sample")
+    return place
+
+
+def splits(benchmark: Benchmark, name: str, data: Batch, fold: int, deal: int | None = None) -> Splits:
+    """The splits of a fold, as arrays of indices, checked.
+
+    Args:
+        deal: the groups dealt into folds again, in the order of that number; None: the benchmark's own partition.
+
+    Raises:
+        UsageError: splitting fails; a side is empty or unlabelled, or leaves the data; a sample stands in two of them;
+            or the folds are to be dealt again and are not those of `group_folds`.
     """
     with _plugin(name, "splits"):
         found = benchmark.splits(data, fold)
         if not isinstance(found, Splits):
             raise UsageError(f"{name}: splits returns {_kind(found)} for fold {fold}, not Splits")
         sides = {side: _indices(name, fold, side, getattr(found, side), len(data)) for side in SIDES}
+    if deal is not None:
+        sides = _dealt(benchmark, name, data, fold, deal, sides)
     for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
         if len(shared := np.intersect1d(sides[a], sides[b])):
             raise UsageError(
@@ -80,6 +106,27 @@ def splits(benchmark: Benchmark, name: str, data: Batch, fold: int) -> Splits:
 
 
 # ------------------------------------------------------------------------------------------------------------ details
+
+
+def _dealt(
+    benchmark: Benchmark, name: str, data: Batch, fold: int, deal: int, own: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The sides of the fold in another deal. Only what is dealt by group can be: the benchmark's own must be so."""
+
+    def sides(number: int | None) -> dict[str, np.ndarray]:
+        found = group_folds(data.groups, benchmark.folds, fold, deal=number)
+        return {side: np.asarray(getattr(found, side)) for side in SIDES}
+
+    try:
+        by_group = all(np.array_equal(np.sort(own[side]), index) for side, index in sides(None).items())
+    except UsageError:  # one fold, or too few groups
+        by_group = False
+    if not by_group:
+        raise UsageError(
+            f"{name} has a split of its own (an official one, say), not folds of whole groups that could be dealt "
+            "again: leave --partition per-seed out"
+        )
+    return sides(deal)
 
 
 @contextmanager
@@ -145,8 +192,20 @@ def _constants(benchmark: Benchmark, name: str) -> None:
             raise UsageError(f"{name}: backbones names the modality {m!r}, which it does not have")
         if not (isinstance(chosen, tuple) and len(chosen) == 2 and isinstance(chosen[1], Mapping)):
             raise UsageError(f"{name}: the backbone of {m} is (name, settings), not {chosen!r}")
+    for m, channels in benchmark.indicators.items():
+        if m not in shapes or len(shapes[m]) != 1 or not all(_whole(c) and 0 <= c < shapes[m][0] for c in channels):
+            raise UsageError(
+                f"{name}: indicators is modality -> channels of its vectors, from 0, not {m!r}: {channels!r}"
+            )
     if not isinstance(benchmark.version, str) or not benchmark.version:
         raise UsageError(f"{name}: version is a text, not {benchmark.version!r}")
+    if benchmark.margin is not None and not _positive(benchmark.margin):
+        raise UsageError(f"{name}: margin is a difference of {task.metrics[0]} above 0, not {benchmark.margin!r}")
+    for word in ("unit", "domain"):
+        if not isinstance(getattr(benchmark, word), str):
+            raise UsageError(f"{name}: {word} is a word, not {getattr(benchmark, word)!r}")
+    if benchmark.role not in get_args(Role):
+        raise UsageError(f"{name}: role is one of {', '.join(get_args(Role))}, not {benchmark.role!r}")
     for spelling in benchmark.corruptions:
         corruptions.parse(spelling, list(shapes))
 
@@ -185,6 +244,9 @@ def _check_streams(benchmark: Benchmark, name: str, data: Batch) -> None:
             raise UsageError(f"{name}: {len(given)} {what} for {len(data)} samples")
         if not all(isinstance(text, str) and text for text in given):
             raise UsageError(f"{name}: {what} are texts that are not empty")
+    for attribute, texts in data.attributes.items():
+        if len(texts) != len(data) or not all(isinstance(text, str) for text in texts):
+            raise UsageError(f"{name}: the attribute {attribute} is one text a sample, empty where it is not known")
     if len(set(data.ids)) < len(data):
         raise UsageError(f"{name}: two samples have the same id")
 

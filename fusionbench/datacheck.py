@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -10,11 +11,10 @@ import numpy as np
 import torch
 
 from fusionbench import contract, harness, hparams, registry
-from fusionbench.api import Batch, Benchmark, Splits, Stream
+from fusionbench.api import Batch, Benchmark, Stream
 from fusionbench.check import benchmarks as kit
 from fusionbench.check._tools import NotApplicable
 from fusionbench.custom_data import leaks
-from fusionbench.engine.model import statistics
 from fusionbench.errors import UsageError
 from fusionbench.harness.evaluate import check_conditions
 from fusionbench.records.rows import REFERENCE
@@ -57,8 +57,8 @@ def _accepted(setup: harness.Setup) -> Batch:
         contract.splits(benchmark, name, data, fold)
     if not frozen:
         run = setup.runs()[0]
-        train = torch.from_numpy(harness.splits_of(setup, data, run.fold).train)
-        setup.trained.build(run.seed, statistics(data, train), len(train))
+        train = torch.from_numpy(harness.splits_of(setup, data, run).train)
+        setup.trained.begin(run.seed, data, train)
         check_conditions(setup, run, data, benchmark.corruptions)
     return data
 
@@ -123,23 +123,8 @@ def _leaks(benchmark: Benchmark, data: Batch) -> Iterator[str]:
     """People who stand on two sides of a split, fold by fold."""
     if benchmark.subject_dependent and len(set(data.groups)) == len(data):
         return  # no groups were given: nothing to find, and said above
-    groups = np.asarray(data.groups)
-    found: dict[tuple[str, str], tuple[set[str], list[int]]] = {}
-    for fold in range(benchmark.folds):
-        try:
-            splits: Splits = benchmark.splits(data, fold)
-        except UsageError:  # said by the check of folds
-            return
-        for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
-            shared = np.intersect1d(groups[getattr(splits, a)], groups[getattr(splits, b)])
-            if len(shared):
-                people, folds = found.setdefault((a, b), (set(), []))
-                people.update(map(str, shared))
-                folds.append(fold)
-    for (a, b), (people, folds) in found.items():
-        who = f"group {min(people)!r}" + (f" and {len(people) - 1} more" if len(people) > 1 else "")
-        where = f"fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}"
-        yield f"{WRONG}leak: {who} in {a} and in {b} ({where})"
+    with suppress(UsageError):  # said by the check of folds
+        yield from (f"{WRONG}{crossing}" for crossing in leaks.crossing(benchmark, data))
 
 
 def _suspects(benchmark: Benchmark, data: Batch) -> Iterator[str]:

@@ -7,8 +7,10 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import json
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -17,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from fusionbench.errors import UsageError, unknown
+from fusionbench.paths import path_of
 
 #: kind -> (what one is called, its base class in `fusionbench.api`); a fuser may be an `Estimator` instead
 KINDS = {
@@ -25,6 +28,8 @@ KINDS = {
     "benchmarks": ("benchmark", "Benchmark"),
     "corruptions": ("corruption", "Corruption"),
 }
+#: What a benchmark says of how its scores are read, and nothing else depends on.
+READING = ("unit", "margin", "domain", "role")
 
 
 @dataclass(frozen=True)
@@ -115,22 +120,6 @@ def is_path(name: str) -> bool:
     return name.endswith(".py") or "/" in name or "\\" in name
 
 
-def path_of(name: str) -> Path:
-    """The file or folder that a name means, absolute and without links; it need not exist.
-
-    Raises:
-        UsageError: no file can be called so.
-    """
-    try:
-        path = Path(os.path.realpath(os.path.expanduser(name)))
-        path.stat()
-    except FileNotFoundError:
-        pass
-    except (OSError, ValueError) as error:  # a loop of links, a name of 5,000 characters, a zero byte
-        raise UsageError(f"{name[:100]!r} cannot be opened: {getattr(error, 'strerror', None) or error}") from None
-    return path
-
-
 def _refuse_data(name: str) -> None:
     """A path that is there is never an unknown name: says what it lacks to be a benchmark."""
     path = path_of(name)
@@ -160,30 +149,77 @@ def fingerprint(plugin: type) -> str:
     """SHA-256 of what the plugin's file and the files that it imports relatively do, first 16 hexadecimal digits.
 
     Docstrings, comments on lines of their own and empty lines do not count: to describe a method better is not to make
-    another one.
+    another one. Nor does what a benchmark declares of how its scores are read (`READING`).
     """
     digest = hashlib.sha256()
     origin = getattr(plugin, "origin", None)  # somebody's data: what describes it, beside the data's own hash
     if origin is not None and (Path(origin) / "benchmark.toml").is_file():
         digest.update((Path(origin) / "benchmark.toml").read_bytes())
-    return _digest(Path(inspect.getfile(plugin)), digest)
+    is_benchmark = any(base.__name__ == KINDS["benchmarks"][1] for base in plugin.__mro__)
+    return _digest(Path(inspect.getfile(plugin)), digest, READING if is_benchmark else ())
 
 
 @cache
 def fingerprint_here(kind: str, name: str) -> str | None:
     """The fingerprint of the plugin file of that name, without importing it; None where there is no such file."""
     origin = names(kind).get(name)
-    return None if origin is None or origin.path is None else _digest(origin.path, hashlib.sha256())
+    if origin is None or origin.path is None:
+        return None
+    return _digest(origin.path, hashlib.sha256(), READING if kind == "benchmarks" else ())
 
 
-def _digest(path: Path, digest: Any) -> str:
+@cache
+def reading_here(name: str) -> dict[str, Any]:
+    """What the benchmark of that name declares of how its scores are read, without importing it; may be empty.
+
+    Only constants that stand in a class body count; of a helper's class and the benchmark's own the latter's.
+    """
+    origin = names("benchmarks").get(name)
+    found: dict[str, Any] = {}
+    for source in _sources(origin.path.resolve()) if origin and origin.path else []:
+        for node in ast.parse(source.read_text()).body:
+            for line, attribute in _assigned(node, READING):
+                if isinstance(line.value, ast.Constant):  # of an expression only running it would tell
+                    found.setdefault(attribute, line.value.value)
+    return found
+
+
+def _assigned(node: ast.AST, names: Sequence[str]) -> Iterator[tuple[ast.Assign | ast.AnnAssign, str]]:
+    """The lines of a class body that set one of these names, with the name."""
+    for line in node.body if isinstance(node, ast.ClassDef) else []:
+        if isinstance(line, ast.Assign | ast.AnnAssign):
+            target = line.target if isinstance(line, ast.AnnAssign) else line.targets[0]
+            if isinstance(target, ast.Name) and target.id in names:
+                yield line, target.id
+
+
+def ceilings(benchmark: str) -> dict[str, float]:
+    """What lies between chance and the optimum of a benchmark: name -> the best score without something, rising.
+
+    They stand in `NAME.ceilings.json` beside its file; without that file there are none.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    origin = names("benchmarks").get(benchmark)
+    path = None if origin is None or origin.path is None else origin.path.with_suffix(".ceilings.json")
+    if path is None or not path.is_file():
+        return {}
+    try:
+        found = {str(name): float(score) for name, score in json.loads(path.read_text()).items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path} is damaged ({error}): restore it, or delete it") from None
+    return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def _digest(path: Path, digest: Any, leave_out: Sequence[str]) -> str:
     for source in _sources(path.resolve()):
-        digest.update(source.name.encode() + b"\0" + _code_of(source.read_text()).encode() + b"\0")
+        digest.update(source.name.encode() + b"\0" + _code_of(source.read_text(), leave_out).encode() + b"\0")
     return str(digest.hexdigest()[:16])
 
 
-def _code_of(source: str) -> str:
-    """A file's lines without docstrings, comments of their own line and empty lines."""
+def _code_of(source: str, leave_out: Sequence[str] = ()) -> str:
+    """A file's lines without docstrings, comments of their own line, empty lines and these constants of a class."""
     lines: list[bytes | None] = [line.encode().rstrip() for line in source.split("\n")]
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     nodes = list(ast.walk(ast.parse(source)))
@@ -196,6 +232,10 @@ def _code_of(source: str) -> str:
     for number, line in enumerate(lines):
         if number not in inside and line is not None and (not line or line.lstrip().startswith(b"#")):
             lines[number] = None
+    for node in nodes:
+        for said, _ in _assigned(node, leave_out):
+            first, last = said.lineno - 1, said.end_lineno or said.lineno
+            lines[first:last] = [None] * (last - first)
     for node in nodes:
         if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
             text = node.body[0]

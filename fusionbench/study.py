@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fusionbench import registry
+from fusionbench import hparams, registry
 from fusionbench.errors import UsageError, unknown
-from fusionbench.records.rows import ALONE, LATE, REFERENCE
+from fusionbench.records.rows import ALONE, LATE, MODALITY, ORDER, REFERENCE
+from fusionbench.records.types import PER_SEED
 
 if TYPE_CHECKING:
     from fusionbench.harness import Dataset, Setup
@@ -34,11 +35,15 @@ class Study:
         corruption: conditions besides those of each benchmark's table.
         lattice: also every subset of missing modalities.
         options: fuser -> its hyper-parameters.
+        backbones: modality -> backbone, where not the benchmark's own; for every fuser.
+        backbone: modality -> hyper-parameters of its backbone.
         train, benchmark: hyper-parameters of the training and of the benchmarks.
-        cross: "train.modality_dropout" -> values, every fuser with each of them.
-        references: also each modality alone, late average and concat.
+        cross: "train.modality_dropout" -> values, every fuser with each of them; "backbone.acc" -> backbones.
+        references: also each modality alone, late average, concat and, where samples have a time, the position alone.
         quick: few steps; one fold and one seed unless they are given.
         tuned: with the settings that `fusionbench tune` found for each fold, instead of the defaults.
+        ensemble: also the mean of each row's seeds, as a row of its own.
+        partition: "per-seed": each seed deals the groups into folds anew; empty: one partition for all seeds.
     """
 
     fusers: Sequence[str]
@@ -48,12 +53,16 @@ class Study:
     corruption: Sequence[str] = ()
     lattice: bool = False
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    backbones: Mapping[str, str] = field(default_factory=dict)
+    backbone: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
     benchmark: Mapping[str, Any] = field(default_factory=dict)
     cross: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     references: bool = True
     quick: bool = False
     tuned: bool = False
+    ensemble: bool = False
+    partition: str = ""
 
     def __post_init__(self) -> None:
         for word in ("folds", "seeds"):
@@ -67,30 +76,46 @@ class Study:
 
         for benchmark in self.benchmarks:
             maker, typed = registry.load("benchmarks", benchmark), _typed(benchmark, self.benchmark)
-            shapes = contract.make(maker, typed, registry.plugin_name(benchmark)).shapes
-            for fuser, settings in self._rows(list(shapes)):
+            protocol = contract.make(maker, typed, registry.plugin_name(benchmark))
+            shapes = protocol.shapes
+            for fuser, settings in self._rows(list(shapes), contract.has_order(protocol)):
                 for values in itertools.product(*self.cross.values()):
                     given: dict[str, dict[str, Any]] = {
                         "fuser": dict(settings), "train": dict(self.train), "benchmark": dict(self.benchmark),
+                        "backbone": dict(self.backbones),
+                        **{f"backbone.{m}": dict(told) for m, told in self.backbone.items()},
                     }  # fmt: skip
                     for name, value in zip(self.cross, values, strict=True):
                         part, _, key = name.rpartition(".")  # backbone.face.dim: dim of backbone.face
                         given.setdefault(part, {})[key] = value
-                    setup = harness.setup(benchmark, fuser, given=given, quick=self.quick, datasets=datasets)
+                    backbones = given.pop("backbone")
+                    setup = harness.setup(
+                        benchmark,
+                        fuser,
+                        backbones,
+                        given,
+                        self.quick,
+                        datasets=datasets,
+                        partition=self.partition,
+                    )
                     conditions = [*setup.benchmark.corruptions, *self.corruption]
                     conditions += subsets(list(shapes)) if self.lattice else []
                     yield setup, list(dict.fromkeys(conditions))
 
-    def _rows(self, modalities: list[str]) -> list[tuple[str, Mapping[str, Any]]]:
+    def _rows(self, modalities: list[str], ordered: bool) -> list[tuple[str, Mapping[str, Any]]]:
         chosen = list(registry.names("fusers")) if "all" in self.fusers else list(self.fusers)
+        if "all" in self.fusers and not ordered:
+            chosen.remove(ORDER)
         if self.references:
-            chosen += [name for name in (*REFERENCES, ALONE) if name not in chosen]
+            chosen += [name for name in (*REFERENCES, *[ORDER] * ordered, ALONE) if name not in chosen]
         for name in self.options:
             if name not in map(registry.plugin_name, chosen):
                 raise unknown("fuser of this comparison", name, map(registry.plugin_name, chosen))
-        rows = [(name, self.options.get(registry.plugin_name(name), {})) for name in chosen if name != ALONE]
-        if ALONE in chosen:
-            rows += [(ALONE, {**self.options.get(ALONE, {}), "modality": m}) for m in modalities]
+        rows: list[tuple[str, Mapping[str, Any]]] = []
+        for name in chosen:
+            given = self.options.get(registry.plugin_name(name), {})
+            alone = MODALITY in hparams.read(registry.load("fusers", name))  # it stands once a modality
+            rows += [(name, {**given, MODALITY: m}) for m in modalities] if alone else [(name, given)]
         return rows
 
 
@@ -115,6 +140,10 @@ def _tables(value: Any) -> bool:
     return isinstance(value, dict) and all(map(_table, value.values()))
 
 
+def _texts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
+
+
 def _lists(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(v, list) and v for v in value.values())
 
@@ -123,9 +152,12 @@ def _lists(value: Any) -> bool:
 _KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("fusers", "benchmarks", "corruption"), (_names, 'a list of names, as ["concat"]')),
     **dict.fromkeys(("seeds", "folds"), (_numbers, "a number (the first so many) or a list of numbers")),
-    **dict.fromkeys(("lattice", "references", "quick", "tuned"), (_flag, "true or false")),
+    **dict.fromkeys(("lattice", "references", "quick", "tuned", "ensemble"), (_flag, "true or false")),
     **dict.fromkeys(("train", "benchmark"), (_table, "a table of hyper-parameters")),
+    "partition": (lambda value: value in ("", PER_SEED), f"{PER_SEED!r}, or left out"),
     "options": (_tables, "a table of hyper-parameters for each fuser"),
+    "backbones": (_texts, 'a table of names, as {acc = "gru"}'),
+    "backbone": (_tables, "a table of hyper-parameters for each modality"),
     "cross": (_lists, 'a table of lists, as "train.modality_dropout" = [0, 0.3]'),
 }
 
@@ -144,8 +176,8 @@ def read(path: Path) -> Study:
     for word in content:
         if word not in known:
             raise unknown(f"word of a study ({path})", word, known)
-        sound, spelled = _KINDS[word]
-        if not sound(content[word]):
+        valid, spelled = _KINDS[word]
+        if not valid(content[word]):
             raise UsageError(f"study file {path}: {word} is {spelled}, not {content[word]!r}")
     for word in ("fusers", "benchmarks"):
         if not content.get(word):
@@ -162,7 +194,20 @@ def plan_study(study: Study, results: Path) -> list[Plan]:
     plans: list[Plan] = []
     for setup, conditions in study.setups(datasets):
         plans += plan_row(setup, conditions, results, study.folds, study.seeds, tuned=study.tuned)
+    if study.ensemble:
+        _check_ensembles(plans, results)
     return plans
+
+
+def _check_ensembles(plans: Sequence[Plan], results: Path) -> None:
+    """What keeps ensembles from being made is said before anything is trained."""
+    from fusionbench import harness
+
+    for plan in plans:
+        if len({run.seed for run in plan.runs}) < 2:
+            raise UsageError(f"an ensemble averages two seeds or more of {plan.setup.names['fuser']}: --seeds 3")
+    setups = {run.id: plan.setup for plan in plans for run in plan.runs}
+    harness.check_members([r for plan in plans for r in plan.done], setups, results)
 
 
 def plan_row(
@@ -178,7 +223,7 @@ def plan_row(
     """The plan of one setup; with `tuned`, one for each fold, with the settings that were found for it.
 
     Raises:
-        UsageError: it is not tuned, or was tuned for other code or settings.
+        UsageError: it is not tuned, or was tuned for other code, settings or folds.
     """
     from fusionbench import harness, search
     from fusionbench.jobs import plan_runs
@@ -186,6 +231,8 @@ def plan_row(
 
     if not tuned:
         return [plan_runs(setup, setup.runs(folds, seeds), results, conditions, published)]
+    if setup.partition:
+        raise UsageError("settings are tuned for the folds that all seeds share: leave --tuned or --partition out")
     found = search.load_tuned(results, setup, folds)
     trials = search.budget(results, setup)["trials"]
     name = f"{trials} trials {digest(found)[:6]}"
@@ -213,6 +260,7 @@ def plan_run(
     corruption: Sequence[str] = (),
     quick: bool = False,
     tuned: bool = False,
+    partition: str = "",
     begin: Callable[[Setup], None] | None = None,
 ) -> list[Plan]:
     """What `run` is to do: all that is asked for and that this user has not obtained; published records do not count.
@@ -220,6 +268,7 @@ def plan_run(
     Args:
         preset: settings that the fuser names; `given` comes before them.
         quick: one fold and one seed unless they are given, few steps.
+        partition: as in `Study`.
         begin: is handed the setup once all names are known to be right, before its data are first read.
     """
     from fusionbench import harness
@@ -230,7 +279,7 @@ def plan_run(
         if preset not in presets:
             raise unknown(f"preset of {registry.plugin_name(fuser)}", preset, presets)
         parts["fuser"] = {**presets[preset], **parts.get("fuser", {})}
-    setup = harness.setup(benchmark, fuser, backbones, parts, quick)
+    setup = harness.setup(benchmark, fuser, backbones, parts, quick, partition=partition)
     if begin is not None:
         begin(setup)
     if quick:
@@ -254,7 +303,7 @@ def run(
     """What `fusionbench run` does, from Python: does what is missing and returns the records asked for.
 
     Args:
-        asked: backbones, given, preset, folds, seeds, corruption, quick, tuned: see `plan_run`.
+        asked: backbones, given, preset, folds, seeds, corruption, quick, tuned, partition: see `plan_run`.
     """
     from fusionbench.jobs import perform
 
@@ -280,7 +329,22 @@ def compare(
     plans = plan_study(study, Path(results))
     how: dict[str, Any] = {"device": device, "jobs": jobs, "cluster": cluster, "stack": stack, "track": track}
     found = perform(plans, Path(results), f"{len(plans)} rows", say=_say, **how)
-    return leaderboard.build(found.records, Path(results))
+    records = [*found.records, *(ensembles(plans, found.records, Path(results), device) if study.ensemble else [])]
+    return leaderboard.build(records, Path(results))
+
+
+def ensembles(plans: Sequence[Plan], records: Sequence[Record], results: Path, device: str = "auto") -> list[Record]:
+    """The ensembles of every row of these plans, made from its trained seeds.
+
+    Raises:
+        UsageError: a row has fewer than two seeds, or its trained models are not on disk.
+    """
+    from fusionbench import harness, progress
+
+    setups = {run.id: plan.setup for plan in plans for run in plan.runs}
+    with progress.bar("ensembles") as advance:
+        made = harness.ensembles(setups, records, results, harness.pick(device))
+        return list(progress.counted(made, advance))
 
 
 def _say(text: str) -> None:

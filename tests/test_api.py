@@ -487,13 +487,16 @@ def test_layers_stack(name: str) -> None:
     folds=st.integers(2, 8),
     share=st.sampled_from([0.1, 0.2, 0.4]),
     seed=st.integers(0, 99),
+    deal=st.sampled_from([None, 0, 7]),
 )
-@example(people=4, folds=2, share=0.4, seed=0)
+@example(people=4, folds=2, share=0.4, seed=0, deal=None)
 @settings(max_examples=60, deadline=None)
-def test_group_folds_are_disjoint_complete_and_fixed(people: int, folds: int, share: float, seed: int) -> None:
+def test_group_folds_are_disjoint_complete_and_fixed(
+    people: int, folds: int, share: float, seed: int, deal: int | None
+) -> None:
     groups = [f"p{g}" for g in np.random.default_rng(seed).integers(0, people, 5 * people)]
     try:
-        splits = [group_folds(groups, folds, fold, share) for fold in range(folds)]
+        splits = [group_folds(groups, folds, fold, share, deal=deal) for fold in range(folds)]
     except UsageError:
         assert len(set(groups)) < max(3, folds) or (len(set(groups)), folds) == (3, 2)
         return
@@ -508,7 +511,7 @@ def test_group_folds_are_disjoint_complete_and_fixed(people: int, folds: int, sh
     sizes = [len({groups[i] for i in found.test}) for found in splits]
     assert max(sizes) - min(sizes) <= 1
     order = np.random.default_rng(seed).permutation(len(groups))
-    shuffled = group_folds([groups[i] for i in order], folds, 0, share)
+    shuffled = group_folds([groups[i] for i in order], folds, 0, share, deal=deal)
     for side in ("train", "val", "test"):
         assert {groups[order[i]] for i in getattr(shuffled, side)} == {groups[i] for i in getattr(splits[0], side)}
 

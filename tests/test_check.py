@@ -454,6 +454,52 @@ class LosesShortStreams(GoodBackbone):
         return Stream(out.x[:, 1:], out.mask[:, 1:])
 
 
+class CentredBackbone(GoodBackbone):
+    """Honest: its buffer holds the mean of the real steps of training."""
+
+    mean: Tensor
+
+    def __init__(self, shape: Sequence[int], *, dim: Annotated[int, Choice(4, 8), "output width"] = 8) -> None:
+        super().__init__(shape, dim=dim)
+        self.register_buffer("mean", torch.zeros(shape[0]))
+
+    def prepare(self, stream: Stream) -> None:
+        self.mean.copy_(masked_mean(stream.x.flatten(0, 1), stream.mask.flatten(), 0))
+
+    def forward(self, stream: Stream) -> Stream:
+        return super().forward(Stream(stream.x - self.mean, stream.mask))
+
+
+@caught_by("backbones", "prepare")
+class LearnsFromPadding(CentredBackbone):
+    def prepare(self, stream: Stream) -> None:
+        self.mean.copy_(stream.x.mean((0, 1)))
+
+
+@caught_by("backbones", "prepare")
+class LearnsOutsideItsBuffers(CentredBackbone):
+    offset = 0.0
+
+    def prepare(self, stream: Stream) -> None:
+        self.offset = float(masked_mean(stream.x.flatten(0, 1), stream.mask.flatten(), 0).mean())
+
+    def forward(self, stream: Stream) -> Stream:
+        return super().forward(Stream(stream.x - self.offset, stream.mask))
+
+
+@caught_by("backbones", "prepare")
+class LearnsIntoItsWeights(CentredBackbone):
+    def prepare(self, stream: Stream) -> None:
+        super().prepare(stream)
+        self.project.bias.copy_(-self.project(self.mean))
+
+
+@caught_by("backbones", "prepare")
+class DividesByTheSamplesThere(CentredBackbone):
+    def prepare(self, stream: Stream) -> None:
+        self.mean.copy_(stream.x.sum((0, 1)) / stream.mask.sum())
+
+
 # ------------------------------------------------------------------------------------------------------- benchmarks
 
 
@@ -594,6 +640,11 @@ class EmptyValidation(GoodBenchmark):
         return Splits(splits.train, splits.val[:0], splits.test)
 
 
+@caught_by("benchmarks", "indicators")
+class EveryChannelAnIndicator(GoodBenchmark):
+    indicators: ClassVar = {"right": (0, 1, 2)}
+
+
 # ------------------------------------------------------------------------------------------------------ corruptions
 
 
@@ -718,6 +769,7 @@ def test_a_broken_plugin_fails_exactly_the_checks_that_it_breaks(kind: str, plug
         ("fusers", Good),
         ("backbones", GoodBackbone),
         ("backbones", GoodPictureBackbone),
+        ("backbones", CentredBackbone),
         ("benchmarks", GoodBenchmark),
         ("benchmarks", GoodLazyBenchmark),
         ("corruptions", GoodCorruption),

@@ -591,3 +591,22 @@ def test_rates_beyond_their_range_are_refused() -> None:
     for rates in ({"a": 1.2}, {"a": -0.1}, {"b": 0.5}):
         with pytest.raises(UsageError, match=r"^[^\n]+$"):
             drop_modalities(streams, rates, torch.zeros(1, 1))
+
+
+@pytest.mark.parametrize("name", sorted(LEVELS["feature"] | LEVELS["crossmodal"] | LEVELS["biosignal"]))
+def test_indicators_are_left_alone_by_what_changes_values(name: str) -> None:
+    """Whether and when something was measured is no value; only damage that moves whole steps takes it along."""
+    corruption = registry.load("corruptions", name)
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((6, 40, 10))).float()
+    streams = {"labs": Stream(x, torch.ones(6, 40, dtype=torch.bool))}
+    context = Context({"labs": torch.ones(10)}, {"labs": 256.0}, streams, {"labs": (0, 7)})
+    keys, top = corruptions.keys(name, 0, [f"p{i}" for i in range(6)], ["labs"]), len(corruption.ladder)
+    damaged = corruption("labs").apply(streams, top, keys, context)["labs"]
+    there = damaged.mask
+    equal = (damaged.x == x)[there][:, [0, 7]].all()
+    assert bool(equal) != corruption.moves
+    free = Context({"labs": torch.ones(10)}, {"labs": 256.0}, streams)
+    plain = corruption("labs").apply(streams, top, keys, free)["labs"]
+    values = [c for c in range(10) if c not in (0, 7)]
+    assert torch.equal(damaged.mask, plain.mask)
+    assert torch.equal(damaged.x[..., values], plain.x[..., values])

@@ -18,7 +18,7 @@ def costs_of(fuser: str) -> dict[str, float | None]:
     settings = {"query": "left"} if fuser == "audio_query" else {}  # toy_xor has no audio that could be the query
     setup = harness.setup("toy_xor", fuser, given={"fuser": settings})
     data = setup.data
-    splits = harness.splits_of(setup, data, 0)
+    splits = harness.splits_of(setup, data, setup.run(0, 0))
     run = setup.runs([0], [0])[0]
     return measure(setup, harness.member_of(setup.recipe, run, splits, 1e-3), data)
 

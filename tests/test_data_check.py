@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fuzzing import DATA, tables  # of bench/
+from fuzzing.plugins import BENCHMARK, PARTS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +27,6 @@ from fusionbench.custom_data import leaks, sources, words
 from fusionbench.errors import UsageError
 
 N, PEOPLE = 120, 12
-ROOT = Path(__file__).resolve().parents[1]
 QUICK = ["--fuser", "concat", "--quick", "--no-track", "--jobs", "1", "--train.steps", "2", "--train.interval", "1"]
 Command = Callable[..., tuple[int, str, str]]
 
@@ -392,21 +393,7 @@ def test_data_do_not_take_the_name_of_a_benchmark_or_an_odd_one(command: Command
         assert message in refused(command, tmp_path / name, tmp_path / "results")
 
 
-def fuzz() -> Any:
-    spec = importlib.util.spec_from_file_location("fuzz_data", ROOT / "bench" / "fuzz_data.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-FUZZ = fuzz()
-ODD = [
-    *(("load", line) for line in FUZZ.ODD_LOAD),
-    *(("splits", line) for line in FUZZ.ODD_SPLITS),
-    *(("constant", line) for line in FUZZ.ODD_CONSTANT),
-]
+ODD = [(part, line) for part, odd in PARTS.items() for line in odd]
 
 
 @pytest.mark.parametrize(("part", "line"), ODD, ids=[line for _, line in ODD])
@@ -414,12 +401,12 @@ def test_whatever_a_plugin_raises_or_returns_is_one_line(
     command: Command, tmp_path: Path, part: str, line: str
 ) -> None:
     """An exit inside of it too: never status 0."""
-    (tmp_path / "mine.py").write_text(FUZZ.PLUGIN % {"constant": "pass", "load": "pass", "splits": "pass", part: line})
+    (tmp_path / "mine.py").write_text(BENCHMARK % {"constant": "pass", "load": "pass", "splits": "pass", part: line})
     refused(command, tmp_path / "mine.py", tmp_path / "results")
 
 
 def test_the_plugin_that_the_odd_ones_are_made_of_is_fine(command: Command, tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(FUZZ.PLUGIN % {"constant": "pass", "load": "pass", "splits": "pass"})
+    (tmp_path / "mine.py").write_text(BENCHMARK % {"constant": "pass", "load": "pass", "splits": "pass"})
     assert command("data", "check", tmp_path / "mine.py")[0] == 0
 
 
@@ -604,16 +591,19 @@ def test_any_bytes_are_a_folder_or_one_line(tmp_path: Path, edits: Any, file: st
 @given(st.dictionaries(st.text(max_size=6), st.one_of(st.integers(), st.floats(), st.text(max_size=6)), max_size=4))
 def test_any_settings_are_a_folder_or_one_line(tmp_path: Path, given: dict[str, Any]) -> None:
     given = {name: value for name, value in given.items() if name.encode(errors="ignore")}
-    table(tmp_path, "\n".join(f"{FUZZ._value(n)} = {FUZZ._value(v)}" for n, v in given.items()))
+    table(tmp_path, "\n".join(f"{tables.spelled(n)} = {tables.spelled(v)}" for n, v in given.items()))
     loaded(tmp_path)
 
 
-@pytest.mark.parametrize("name", FUZZ.mutators())
-def test_a_mutator_meets_no_traceback(command: Command, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", DATA)
+def test_damaged_data_meet_no_traceback(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     for seed in range(4):
         folder = tmp_path / str(seed)
         folder.mkdir()
-        status, out, err = command(*FUZZ.mutators()[name](random.Random(f"{name}{seed}"), folder))
+        monkeypatch.chdir(folder)
+        status, out, err = command(*DATA[name](random.Random(f"{name}{seed}"), folder))
         said = [line for line in err.splitlines() if not line.startswith("warning: ")]
         assert status in (0, 1, 2)
         assert "Traceback" not in out + err

@@ -5,7 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
+import shutil
 import stat
+import subprocess
+import sys
+import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -17,6 +22,7 @@ import numpy as np
 import pytest
 
 from fusionbench import data, paths
+from fusionbench.data import fetch
 from fusionbench.errors import UsageError
 
 FILES = {"Processed/labels.csv": b"a,b\n1,2\n", "Raw/S01/EDA.csv": np.random.default_rng(0).bytes(300_000)}
@@ -34,6 +40,11 @@ def archive(extra: dict[str, bytes] | None = None, link: str = "") -> bytes:
     return buffer.getvalue()
 
 
+def write_manifest(path: Path, **more: Any) -> None:
+    content = {"title": "A miniature", "licence": "MIT", "citation": "Nobody, 2026", "source": "the moon", "urls": []}
+    path.write_text(json.dumps(content | more))
+
+
 class Server(ThreadingHTTPServer):
     """Serves `body`; `faults` are taken one a request: a status, or ("cut", bytes sent before the line goes dead)."""
 
@@ -43,6 +54,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.body, self.ranges, self.starts = body, True, list[int]()
         self.faults: list[Any] = []
+        self.pages, self.asked = dict[str, bytes](), list[str]()
 
     @property
     def url(self) -> str:
@@ -58,9 +70,12 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         fault = self.server.faults.pop(0) if self.server.faults else None
         if isinstance(fault, int):
+            self.server.asked.append(self.path)
             self.send_error(fault)
             return
-        body, wanted = self.server.body, self.headers.get("Range")
+        self.server.asked.append(self.path)
+        body = self.server.pages.get(self.path.partition("?")[0], self.server.body)
+        wanted = self.headers.get("Range")
         start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.server.ranges else 0
         self.server.starts.append(start)
         if start >= len(body):
@@ -90,12 +105,11 @@ def home(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> Pat
     manifests = tmp_path / "manifests"
     manifests.mkdir()
     files = {name: [len(content), hashlib.sha256(content).hexdigest()] for name, content in FILES.items()}
-    for name, url in (("mini", server.url), ("by_hand", ""), ("out_of_reach", "http://127.0.0.1:1/a.zip")):
-        content = {"title": "A miniature", "licence": "MIT", "source": "the moon", "url": url, "files": files}
-        (manifests / f"{name}.json").write_text(json.dumps(content))
+    for name, urls in (("mini", [server.url]), ("by_hand", []), ("out_of_reach", ["http://127.0.0.1:1/a.zip"])):
+        write_manifest(manifests / f"{name}.json", urls=urls, files=files)
     monkeypatch.setattr(data, "MANIFESTS", manifests)
-    monkeypatch.setattr(data, "PAUSE", 0.001)
-    monkeypatch.setattr(data, "TRIES", 3)
+    monkeypatch.setattr(fetch, "PAUSE", 0.001)
+    monkeypatch.setattr(fetch, "TRIES", 3)
     monkeypatch.setenv("FUSIONBENCH_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
 
@@ -117,13 +131,13 @@ def test_one_setting_for_where_data_live(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_a_download_is_unpacked_and_verified(home: Path, server: Server) -> None:
     seen: list[tuple[int, int]] = []
-    lines = data.get("mini", progress=lambda done, total: seen.append((done, total)))
+    line = data.get("mini", progress=lambda done, total: seen.append((done, total)))
     for name, content in FILES.items():
         assert (home / "data" / "mini" / name).read_bytes() == content
-    assert "2 files verified" in lines[-1]
+    assert "2 files verified" in line
     assert seen[-1] == (len(server.body), len(server.body))
     assert left_over(home) == []
-    assert "already there" in data.get("mini")[-1]
+    assert "already there" in data.get("mini")
     assert server.starts == [0]  # not fetched again
 
 
@@ -154,7 +168,7 @@ def test_a_part_longer_than_the_file_is_dropped(home: Path, server: Server) -> N
     server.faults = [("cut", 70_000), 503, 503, 503]
     with pytest.raises(UsageError):
         data.get("mini")
-    (part,) = (home / "cache" / "downloads").iterdir()
+    (part,) = (home / "cache" / "downloads").rglob("*.part")
     part.write_bytes(b"x" * (len(server.body) + 5))
     data.get("mini")
     assert (home / "data" / "mini").is_dir()
@@ -168,7 +182,7 @@ def test_a_refusal_is_not_tried_again(home: Path, server: Server) -> None:
 
 
 def test_no_network_names_the_way_out(home: Path) -> None:
-    with pytest.raises(UsageError, match=r"--from FILE\.zip"):
+    with pytest.raises(UsageError, match=r"--from FILE"):
         data.get("out_of_reach")
 
 
@@ -186,7 +200,7 @@ def test_a_wrong_archive_leaves_nothing_and_is_fetched_anew(home: Path, server: 
 def test_a_truncated_zip_is_named(home: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.zip"
     broken.write_bytes(archive()[:1000])
-    with pytest.raises(UsageError, match=r"broken\.zip is no sound zip archive"):
+    with pytest.raises(UsageError, match=r"broken\.zip is broken or truncated"):
         data.get("mini", broken)
 
 
@@ -247,13 +261,223 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
         data.get("stres_predict")
 
 
+def packed(files: dict[str, bytes], kind: str) -> bytes:
+    """The files as a zip, a tar or a tar.gz."""
+    buffer = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(buffer, "w") as z:
+            for name, content in files.items():
+                z.writestr(name, content)
+    else:
+        with tarfile.open(fileobj=buffer, mode="w:gz" if kind == "tar.gz" else "w") as t:
+            for name, content in files.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                t.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+MANY = {f"set/{k}.txt": f"record {k}".encode() for k in range(3)}
+
+
+def joint(files: dict[str, bytes]) -> list[Any]:
+    lines = sorted(f"{name.split('/')[1]} {hashlib.sha256(content).hexdigest()}\n" for name, content in files.items())
+    return [len(files), sum(map(len, files.values())), hashlib.sha256("".join(lines).encode()).hexdigest()]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_an_archive_in_an_archive_and_a_folder_of_many_files(home: Path, tmp_path: Path, kind: str) -> None:
+    """Files that hide like macOS's, and published ones that the manifest leaves out, are not taken."""
+    more = {"set/._1.txt": b"", "set/9.txt": b"left out", "other/set.txt": b""}
+    inner = packed(MANY | more, kind)
+    write_manifest(
+        data.MANIFESTS / "many.json", inside=[f"inner.{kind}"], folders={"set/*.txt": joint(MANY)}, without=["9.txt"]
+    )
+    outer = tmp_path / "outer.zip"
+    outer.write_bytes(packed({f"6. Data/inner.{kind}": inner}, "zip"))
+    assert "3 files verified" in data.get("many", outer)
+    found = home / "data" / "many"
+    assert {p.relative_to(found).as_posix(): p.read_bytes() for p in found.rglob("*") if p.is_file()} == MANY
+    assert "already there" in data.get("many")
+    (found / "set" / "1.txt").write_bytes(b"record x")
+    with pytest.raises(UsageError, match=r"set/\*\.txt are not the files that were published: delete the folder"):
+        data.get("many")
+    (found / "set" / "1.txt").unlink()
+    with pytest.raises(UsageError, match=r"has 2 files set/\*\.txt, 3 were published"):
+        data.get("many")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"set/1.txt": b"record x"}, r"are not the files that were published \(their joint SHA-256 differs\)"),
+        ({"set/7.txt": b"one more"}, r"holds 4 files set/\*\.txt, 3 were published"),
+    ],
+)
+def test_a_changed_folder_leaves_nothing(home: Path, tmp_path: Path, change: dict[str, bytes], message: str) -> None:
+    write_manifest(data.MANIFESTS / "many.json", folders={"set/*.txt": joint(MANY)})
+    (tmp_path / "changed.zip").write_bytes(packed(MANY | change, "zip"))
+    with pytest.raises(UsageError, match=message):
+        data.get("many", tmp_path / "changed.zip")
+    assert list((home / "data").iterdir()) == []
+
+
+def test_a_folder_that_is_another_data_set(home: Path, tmp_path: Path) -> None:
+    write_manifest(data.MANIFESTS / "many.json", folders={"set/*.txt": joint(MANY)})
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "README.md").write_text("photographs")
+    for name, wanted in (("mini", r"Processed/labels\.csv"), ("many", r"set/\*\.txt")):
+        with pytest.raises(UsageError, match=f"else holds no {wanted}"):
+            data.get(name, tmp_path / "else")
+    assert list((home / "data").iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+@pytest.mark.parametrize("share", [0.4, 0.98])
+def test_a_truncated_archive_is_one_line_and_leaves_nothing(
+    home: Path, tmp_path: Path, kind: str, share: float
+) -> None:
+    whole = packed(FILES, kind)
+    broken = tmp_path / f"broken.{kind}"
+    broken.write_bytes(whole[: int(share * (len(whole) - (10_240 if kind == "tar" else 0)))])
+    with pytest.raises(UsageError, match=r"broken.*is broken or truncated"):
+        data.get("mini", broken)
+    assert list((home / "data").iterdir()) == []
+
+
+def test_several_addresses_are_fetched_one_by_one(home: Path, server: Server) -> None:
+    """The first one is not fetched again when the second one fails."""
+    server.pages = {"/one.zip": packed({"a.txt": b"a"}, "zip"), "/b.txt": b"bb"}
+    files = {name: [len(c), hashlib.sha256(c).hexdigest()] for name, c in (("a.txt", b"a"), ("b.txt", b"bb"))}
+    base = server.url.rpartition("/")[0]
+    write_manifest(data.MANIFESTS / "two.json", urls=[f"{base}/one.zip", f"{base}/b.txt?download=1"], files=files)
+    server.faults = [None, 404]
+    with pytest.raises(UsageError, match=r"b\.txt\?download=1 answers 404"):
+        data.get("two")
+    assert "2 files verified" in data.get("two")
+    assert server.asked == ["/one.zip", "/b.txt?download=1", "/b.txt?download=1"]
+    assert not list((home / "cache" / "downloads").iterdir())
+
+
+def test_where_no_checksum_is_known_it_says_so(home: Path, tmp_path: Path) -> None:
+    write_manifest(data.MANIFESTS / "unknown.json", files={"a.txt": [0, ""]}, folders={"b/*.bin": [0, 0, ""]})
+    (tmp_path / "clone" / "b").mkdir(parents=True)
+    (tmp_path / "clone" / "a.txt").write_text("whatever")
+    with pytest.raises(UsageError, match=r"clone holds no b/\*\.bin"):
+        data.get("unknown", tmp_path / "clone")
+    (tmp_path / "clone" / "b" / "1.bin").write_text("anything")
+    assert "not verified: no checksum of what was published is known" in data.get("unknown", tmp_path / "clone")
+    assert "not verified" in data.get("unknown")
+
+
+FULL_DISK = """
+import resource, sys
+from fusionbench import data
+from fusionbench.errors import UsageError
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+from pathlib import Path
+data.MANIFESTS = Path(sys.argv[1])
+try:
+    data.get(*sys.argv[2:])
+except UsageError as error:
+    print(error)
+"""
+
+
+def test_a_disk_that_takes_no_more_is_one_line(home: Path, server: Server, tmp_path: Path) -> None:
+    """A limit on the size of a file stands for the full disk: both end a write in the middle."""
+    (tmp_path / "whole.zip").write_bytes(archive())
+    for arguments in (["mini", str(tmp_path / "whole.zip")], ["mini"]):
+        done = subprocess.run(
+            [sys.executable, "-c", FULL_DISK, str(data.MANIFESTS), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stderr == ""
+        assert re.fullmatch(r"mini: File too large: \S+\n", done.stdout), done.stdout
+        assert not (home / "data" / "mini").exists()
+        assert [p for p in (home / "data").rglob("*") if p.is_file()] == []
+
+
+def test_a_disk_without_room_is_refused_before_it_is_full(home: Path, server: Server) -> None:
+    write_manifest(data.MANIFESTS / "huge.json", urls=[server.url], files={"a.bin": [10**18, "0" * 64]})
+    with pytest.raises(UsageError, match=r"huge needs 1000000000000 MB in .*, \d+ MB are free"):
+        data.get("huge")
+    assert server.starts == []
+
+
+def run_cli(*words: str, answer: str = "") -> tuple[int, str]:
+    from click.testing import CliRunner
+
+    from fusionbench.cli import cli
+
+    done = CliRunner().invoke(cli, list(words), input=answer, standalone_mode=False)
+    if done.exception:
+        return 2, str(done.exception)
+    return int(done.return_value or 0), done.output
+
+
+def test_licence_and_citation_are_shown_and_accepted_once(home: Path, server: Server) -> None:
+    for answer in ("", "n\n"):
+        code, text = run_cli("data", "get", "mini", answer=answer)
+        assert (code, text) == (
+            2, "mini was not fetched: its licence was not accepted (--accept does so without asking)"
+        )  # fmt: skip
+    assert server.starts == []
+    code, text = run_cli("data", "get", "mini", answer="y\n")
+    assert code == 0
+    assert all(
+        words in text for words in ("licence: MIT", "please cite: Nobody, 2026", "Do you accept", "2 files verified")
+    )
+    shutil.rmtree(home / "data" / "mini")
+    code, text = run_cli("data", "get", "mini")  # nobody is asked again
+    assert (code, "Do you accept" in text) == (0, False)
+    shutil.rmtree(home / "data" / "mini")
+    write_manifest(data.MANIFESTS / "mini.json", urls=[server.url], files={}, licence="other terms")
+    assert run_cli("data", "get", "mini")[0] == 2  # unless the terms have changed
+    assert run_cli("data", "get", "mini", "--accept")[0] == 0
+
+
+def test_a_newcomer_gets_rosmap_and_compares(
+    home: Path, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`fusionbench data get rosmap && fusionbench compare concat forest -b rosmap`, from a server on this machine."""
+    rng = np.random.default_rng(0)
+    files = {}
+    for side, people in (("tr", 40), ("te", 20)):
+        y = rng.integers(0, 2, people)
+        files[f"ROSMAP/labels_{side}.csv"] = "\n".join(f"{v:.18e}" for v in y).encode()
+        for omics in "123":
+            rows = 0.05 * y[:, None] + rng.random((people, 200))
+            files[f"ROSMAP/{omics}_{side}.csv"] = "\n".join(",".join(map(str, row)) for row in rows).encode()
+    server.body = packed({f"MOGONET-main/{name}": content for name, content in files.items()}, "zip")
+    known = {name: [len(content), hashlib.sha256(content).hexdigest()] for name, content in files.items()}
+    write_manifest(data.MANIFESTS / "rosmap.json", urls=[server.url], files=known)
+    monkeypatch.chdir(tmp_path)
+    assert run_cli("data", "get", "rosmap", answer="y\n")[0] == 0
+    code, text = run_cli("compare", "concat", "forest", "-b", "rosmap", "--quick", "--seeds", "1", "--no-track")
+    assert code == 0, text
+    for row in ("concat", "forest", "late_average"):
+        assert re.search(rf"^{row} \(quick\) +\d\.\d\d\d \[", text, re.MULTILINE), text
+
+
 def test_the_committed_manifests_fit_the_real_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Path(__file__).resolve().parents[2] / "shared" / "data"
     if not real.is_dir():
         pytest.skip("the real archives are not beside this repository")
     monkeypatch.setenv("FUSIONBENCH_HOME", str(tmp_path))
-    assert "284 files verified" in data.get("stress_predict", real / "Stress-Predict-Dataset-main.zip")[-1]
-    assert "6 files verified" in data.get("stressid", real / "stressid")[-1]
+    for name, source, files in (
+        ("stress_predict", "Stress-Predict-Dataset-main.zip", 284),
+        ("stressid", "stressid", 6),
+        ("rosmap", "rosmap.zip", 8),
+        ("utd_mhad", "utd_mhad.zip", 1722),
+        ("icu2012", "icu2012_set-a.zip", 3997),
+        ("social_anxiety", "social_anxiety.zip", 24),
+        ("handwritten", "handwritten_6views.mat", 1),
+        ("natops", "natops.zip", 2),
+    ):
+        assert f"{files} files verified" in data.get(name, real / source), name
 
 
 def test_the_bare_command_shows_usage_and_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,7 +93,7 @@ def test_of_an_error_less_is_better() -> None:
 
 def test_what_is_not_averaged_together_is_refused() -> None:
     with pytest.raises(UsageError, match="headline and synthetic"):
-        standings([*SETS, replace(SETS[0], name="affect_sim", kind="synthetic")])
+        standings([*SETS, replace(SETS[0], name="affect_sim", role="synthetic")])
     with pytest.raises(UsageError, match="twice"):
         standings([SETS[0], SETS[0]])
     with pytest.raises(UsageError, match="no better than chance"):

@@ -12,6 +12,7 @@ from scipy import stats
 
 from fusionbench import harness, jobs, registry, search
 from fusionbench.api import Batch, Estimator, Spec, Stream, UsageError, summaries, summary_names
+from fusionbench.harness.fit import Fitter
 from fusionbench.records import Record, store
 
 TOY = {"benchmark": {"people": 6}}
@@ -89,6 +90,14 @@ def test_validation_chooses_from_the_grid_and_the_record_says_so(tmp_path: Path)
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
+def test_of_equal_settings_the_first_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = harness.setup("toy_xor", "forest", given={**TOY, "fuser": {"trees": 20}})
+    monkeypatch.setattr(Fitter, "score", lambda self, model, fold: 0.5)
+    chosen, tried = Fitter(setup, setup.data).choose(0)
+    assert tried == {"leaf=1": 0.5, "leaf=4": 0.5}
+    assert chosen == {"leaf": 1}
+
+
 def test_a_setting_that_is_not_the_default_is_held(tmp_path: Path) -> None:
     (record,) = run(tmp_path, [], fuser={"trees": 20, "leaf": 3})
     assert set(record.chosen) == {"validation"}
@@ -135,7 +144,7 @@ def test_it_is_reproduced(tmp_path: Path) -> None:
 def test_test_samples_are_not_looked_at() -> None:
     setup = harness.setup("toy_xor", "forest", given={**TOY, "fuser": {"trees": 20}})
     data = setup.data
-    splits = harness.splits_of(setup, data, 0)
+    splits = harness.splits_of(setup, data, setup.run(0, 0))
     spoilt = {}
     for m, s in data.streams.items():
         x = s.x.clone()
@@ -210,7 +219,7 @@ def test_training_under_missing_modalities_is_followed() -> None:
     from dataclasses import replace
 
     plan = replace(setup.trained, fuser=Looks, settings={})
-    splits = harness.splits_of(setup, setup.data, 0)
+    splits = harness.splits_of(setup, setup.data, setup.run(0, 0))
     first, *_ = setup.benchmark.shapes
     harness.fit(plan, setup.data, splits.train, splits.val, 0, f"{first}=0.5")
     assert 0.3 < seen[0].pop(first) < 0.7

@@ -64,7 +64,7 @@ def test_only_what_is_missing_is_done(tmp_path: Path) -> None:
     store.path_of(tmp_path, first[0].run).unlink()
     (again,) = obtain(setup, tmp_path, folds=(0, 1))
     assert again.run == first[0].run
-    for condition, scores in again.scores.items():  # it had company the first time: equal but for rounding
+    for condition, scores in again.scores.items():  # it was stacked the first time: equal but for rounding
         assert scores == pytest.approx(first[0].scores[condition], abs=1e-4)
 
 
@@ -150,13 +150,13 @@ def test_runs_that_are_judged_together_get_the_answers_that_each_gets_alone(fuse
     setup = prepare(fuser)
     cases = []
     for fold, seed in ((0, 0), (0, 1), (1, 0)):
-        splits = harness.splits_of(setup, setup.data, fold)
+        splits = harness.splits_of(setup, setup.data, setup.run(fold, seed))
         splits = replace(splits, test=splits.test[: len(splits.test) - 7 * fold])  # not all of one size
         model = setup.trained.build(seed, evaluation.statistics(setup.data, torch.from_numpy(splits.train)), 100)
         cases.append(evaluation.Case(setup.run(fold, seed), evaluation.Network(model), splits))
     damage = evaluation.parse(setup, ["noise:all:3", "missing:left"])
-    alone, together = (evaluation.evaluate(setup, cases, setup.data, damage, together) for together in (False, True))
-    for a, b in zip(alone, together, strict=True):
+    alone, stacked = (evaluation.evaluate(setup, cases, setup.data, damage, stacked) for stacked in (False, True))
+    for a, b in zip(alone, stacked, strict=True):
         assert a.rates == b.rates
         assert list(a.scores) == list(b.scores) == ["chance", "clean", "noise:all:3", "missing:left"]
         for name, answers in a.predictions.answers.items():

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,8 @@ PLUGINS = ("fusers", "backbones", "benchmarks")  # corruptions are plugins too, 
 #: A module may import those to its left (what only a type checker sees does not count).
 ORDER = (
     "errors paths text progress workers hparams conditions api registry metrics corruptions contract "
-    "records stats leaderboard tracking features custom_data engine harness check datacheck data jobs "
-    "predict sklearn search study report notebook cli __main__"
+    "records stats leaderboard tracking features custom_data engine harness check datacheck audit data jobs "
+    "predict sklearn search study looks report notebook advise cli __main__"
 ).split()
 
 #: No torch when they are imported, directly or through another module.
@@ -35,17 +36,21 @@ HEAVY = ["torch", "pandas", "scipy.stats", "mlflow", "optuna", "sklearn", "matpl
 
 #: Plugins that a module of the core may name: the references of every study, and defaults.
 NAMED = {
+    "advise": {"boosting", "concat", "forest", "gated", "jmt", "late_average", "late_forest", "linear", "low_rank"}
+    | {"stacking", "transformer"},  # the field of a race where the user names none
     "cli": {"affect_sim", "concat", "identity", "jmt", "watch"},
     "data": {"identity"},
     "features": {"identity"},
-    "harness": {"identity"},
+    "harness": {"identity", "position"},  # the stream of the row that sees nothing else
     "jobs": {"watch"},  # a function of its own
     "notebook": {"watch"},
     "predict": {"identity"},
     "sklearn": {"concat", "identity"},
-    "records": {"concat", "late_average", "unimodal"},  # the references of the protocol
+    "records": {"concat", "late_average", "position", "unimodal", "unimodal_forest", "forest"},  # the references
     "custom_data": {"identity", "tcn"},
     "study": {"watch"},
+    "leaderboard": {"summary"},  # a group of columns
+    "stats": {"summary"},  # a function of its own
 }
 
 
@@ -104,6 +109,38 @@ def test_a_module_of_the_core_imports_only_those_before_it(part: str) -> None:
                 assert words[1] in before, f"{path.relative_to(ROOT)}:{line} imports {name}, which comes after {part}"
             if name.startswith("."):
                 assert not name.startswith(".."), f"{path.relative_to(ROOT)}:{line} imports {name} from above"
+
+
+def files_by_name() -> dict[str, Path]:
+    """Dotted name -> file of everything in the core but the package's own face, which leads to all of it."""
+    found = {}
+    for path in ROOT.rglob("*.py"):
+        words = ["fusionbench", *path.relative_to(ROOT).with_suffix("").parts]
+        found[".".join(words).removesuffix(".__init__")] = path
+    return {name: path for name, path in found.items() if name != "fusionbench"}
+
+
+def by_name(path: Path) -> Iterator[str]:
+    """What a file imports by `import_module("...")`."""
+    for node in nodes(parse(path)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module") and node.args:
+            if isinstance(node.args[0], ast.Constant):
+                yield str(node.args[0].value)
+
+
+def test_the_imports_of_the_core_form_no_circle() -> None:
+    """File by file; lazy imports and those by a name count, what only a type checker sees does not."""
+    files = files_by_name()
+    graph: dict[str, set[str]] = {}
+    for module, path in files.items():
+        names = [*(name for _, name in imported(path)), *by_name(path)]
+        origins = {name if name in files else name.rpartition(".")[0] for name in names}
+        graph[module] = {origin for origin in origins if origin in files} - {module}
+    assert sum(map(len, graph.values())) > 200, "imports are seen"
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        raise AssertionError(" imports ".join(reversed(error.args[1]))) from None
 
 
 @pytest.mark.parametrize("part", modules())

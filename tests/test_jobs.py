@@ -356,10 +356,10 @@ def test_a_cluster_that_is_not_there_is_one_line_at_once(address: str, message: 
 
 def test_an_open_address_without_encryption_is_warned_of() -> None:
     with pytest.warns(UserWarning, match="neither password nor encryption"):
-        assert cluster._address("dask://10.0.0.7") == ("tcp://10.0.0.7:8786", 8786)
-    assert cluster._address("dask+tls://10.0.0.7:90") == ("tls://10.0.0.7:90", 90)
-    assert cluster._address("dask://localhost:90") == ("tcp://localhost:90", 90)
-    assert cluster._address("dask://[::1]:90") == ("tcp://[::1]:90", 90)
+        assert cluster.address_of("dask://10.0.0.7") == ("tcp://10.0.0.7:8786", 8786)
+    assert cluster.address_of("dask+tls://10.0.0.7:90") == ("tls://10.0.0.7:90", 90)
+    assert cluster.address_of("dask://localhost:90") == ("tcp://localhost:90", 90)
+    assert cluster.address_of("dask://[::1]:90") == ("tcp://[::1]:90", 90)
 
 
 # What is shown

@@ -245,14 +245,14 @@ def test_a_sentence_says_what_its_verdict_says(study: Path) -> None:
 
 
 def test_whether_fusion_helps_is_said_from_the_modalities_alone(study: Path, tmp_path: Path) -> None:
-    (line,) = leaderboard.helps(only(study, reference="jmt"))
-    assert "jmt" in line
-    assert "acc alone (validation's choice)" in line
-    assert "it helps" in line
+    line, forest = leaderboard.helps(only(study))
+    assert "Fusion helps: jmt is better than unimodal (acc) by" in line
+    assert "both chosen on validation in each fold" in line
+    assert "fusionbench compare unimodal_forest -b watch" in forest
     write(tmp_path, "concat", 1.0)
     write(tmp_path, "unimodal", 1.0, fuser_settings={"modality": "acc"}, stream="concat" + "None")
-    (line, rest) = leaderboard.helps(only(tmp_path))
-    assert "no significant difference" in line
+    line, rest, _ = leaderboard.helps(only(tmp_path))
+    assert "Fusion makes no difference: concat and unimodal (acc) are equivalent within 2" in line
     assert "no complete row of gyro alone" in rest
     shutil.rmtree(tmp_path / "watch" / "unimodal")
     assert "not known" in leaderboard.helps(only(tmp_path))[0]
@@ -260,9 +260,9 @@ def test_whether_fusion_helps_is_said_from_the_modalities_alone(study: Path, tmp
 
 def test_the_best_modality_is_chosen_on_validation(tmp_path: Path) -> None:
     write(tmp_path, "concat")
-    write(tmp_path, "unimodal", 3.0, fuser_settings={"modality": "acc"}, chosen={"validation": 0.4})
-    write(tmp_path, "unimodal", 1.0, fuser_settings={"modality": "gyro"}, chosen={"validation": 0.6})
-    assert "gyro alone" in leaderboard.helps(only(tmp_path))[0]
+    write(tmp_path, "unimodal", 3.0, fuser_settings={"modality": "acc"}, chosen={"lr": 1e-3, "validation": 0.4})
+    write(tmp_path, "unimodal", 1.0, fuser_settings={"modality": "gyro"}, chosen={"lr": 1e-3, "validation": 0.6})
+    assert "unimodal (gyro)" in leaderboard.helps(only(tmp_path))[0]
 
 
 def test_rows_that_lack_something_stand_last_and_are_not_ranked(tmp_path: Path) -> None:

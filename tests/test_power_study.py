@@ -75,3 +75,30 @@ def test_a_partition_for_each_seed_carries_the_training_sets(study: ModuleType) 
     rng = np.random.default_rng(4)
     assert np.mean(study.simulated(d, 3000, rng).p < 0.05) > 0.09
     assert 0.02 < np.mean(study.simulated(d, 3000, rng, repartitioned=True).p < 0.05) < 0.065
+
+
+def test_what_is_said_before_the_run_is_found_after_it(study: ModuleType) -> None:
+    """Predicted against realised power within 5 points, from the components and, on average, from pilots."""
+    rng = np.random.default_rng(5)
+    level = 0.05 / 11
+    for d in study.designs():
+        if d.name != "published" or d.count != 5 or d.groups not in (10, 40):
+            continue
+        for seeds in (3, 10):
+            target = study.detectable(study.sources(d), d.groups, seeds, level)
+            found = study.simulated(study.replace(d, count=seeds), 4000, rng)
+            moved = study.Found(found.difference + target, found.variance, found.freedom)
+            assert np.mean(moved.p < level) == pytest.approx(0.8, abs=0.05)
+        said = [study.power_of(study.pilot(d, 5, rng), target, d.groups, 10, level) for _ in range(40)]
+        assert np.mean(said) == pytest.approx(0.8, abs=0.05)
+
+
+def test_looks_err_as_often_as_said_find_what_they_should_and_spare_seeds(study: ModuleType) -> None:
+    d = next(d for d in study.designs() if (d.name, d.groups, d.count) == ("published", 34, 5))
+    rng = np.random.default_rng(6)
+    target = study.resolve(study.sources(d), 0.02, 34).detectable[10]
+    assert 0.03 < study.looked(d, 3000, rng)[0].mean() < 0.065
+    found, spent = study.looked(d, 3000, rng, target)
+    assert found.mean() == pytest.approx(0.8, abs=0.05)
+    assert spent.mean() < 9.5
+    assert study.looked(d, 500, rng, 2 * target)[1].mean() < 6

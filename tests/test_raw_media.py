@@ -196,16 +196,16 @@ def test_the_cache_is_listed_verified_mended_and_pruned(affwild2: Place, home: P
     (line,) = (line for line in listed if "r2plus1d_18" in line and ":face" not in line)
     assert "10 of 10 samples" in line
     key = line.split()[0]
-    assert succeed("data", "cache", "verify", key) == f"{key}  sound\n"
+    assert succeed("data", "cache", "verify", key) == f"{key}  ok\n"
     checked = succeed("data", "check", "affwild2", *affwild2.flags[2:4], "--benchmark.root", affwild2.root)
     assert "face: (16, 8, 3, 8, 8), raw media, read when needed" in checked
     features_file = home / "cache" / "features" / key / "x.bin"
     features_file.write_bytes(b"\1" + features_file.read_bytes()[1:])
     status, out, _ = fusionbench("data", "cache", "verify")
     assert status == 1
-    assert f"{key}  1 chunks damaged, made anew at next use" in out
+    assert f"{key}  1 chunks damaged, made again at next use" in out
     succeed("data", "encode", *affwild2.flags)
-    assert succeed("data", "cache", "verify", key) == f"{key}  sound\n"
+    assert succeed("data", "cache", "verify", key) == f"{key}  ok\n"
     assert succeed("data", "cache", "prune") == "", "nothing has been unused for 30 days"
     assert succeed("data", "cache", "prune", key).startswith(f"{key}  removed, ")
     assert not features_file.exists()

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +18,8 @@ import pytest
 import torch
 
 from fusionbench.errors import UsageError
-from fusionbench.records import Predictions, Record, Run, merge, store
+from fusionbench.records import Predictions, Record, Run, merge, serialised, store
+from fusionbench.records.types import parse
 
 RUN = Run(
     "watch",
@@ -69,7 +71,7 @@ def save(results: Path, done: Record = DONE) -> Path:
 
 
 def test_the_id_is_a_hash_of_the_runs_canonical_content() -> None:
-    content = {f.name: getattr(RUN, f.name) for f in fields(Run)}
+    content = {f.name: getattr(RUN, f.name) for f in fields(Run) if f.name != "partition"}  # ids are older than it
 
     def digest(value: dict[str, Any]) -> str:
         return sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
@@ -109,6 +111,7 @@ def test_the_id_is_the_same_in_another_process_and_order() -> None:
         {"fold": 3},
         {"seed": 0},
         {"hparams": {**RUN.hparams, "fuser": {"width": 64}}},
+        {"partition": "per-seed"},
     ],
 )
 def test_any_change_is_another_run(change: dict[str, Any]) -> None:
@@ -132,6 +135,9 @@ def test_identity_is_run_code_data_and_protocol_and_nothing_else() -> None:
 
 
 def test_a_record_reads_back_as_it_was(tmp_path: Path) -> None:
+    assert "partition" not in serialised(DONE)  # records of one partition stand as they always have
+    dealt = replace(DONE, run=replace(DONE.run, partition="per-seed"))
+    assert parse(serialised(dealt)).run.partition == "per-seed"
     path = save(tmp_path)
     assert path == tmp_path / "watch" / "concat" / f"{RUN.id}.json"
     found = store.find(tmp_path, RUN)
@@ -259,6 +265,25 @@ def test_a_half_written_file_is_never_seen(tmp_path: Path) -> None:
         store.write(target, fill)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     assert target.read_bytes() == b"old"
+
+
+def test_what_a_kill_left_over_is_gone_with_the_next_writing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+    (tmp_path / ".file.new").write_bytes(b"whole, but its writer was killed before it took the other's place")
+    store.write(tmp_path / "file", lambda file: file.write(b"new"))
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"file": b"new"}
+
+
+def test_many_writers_of_one_file_leave_one_whole_file(tmp_path: Path) -> None:
+    def write(number: int) -> None:
+        store.write(tmp_path / "file", lambda file: file.write(str(number).encode() * 1000))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, [1, 2, 3, 4, 5, 6, 7, 8] * 20))
+    ((name, content),) = ((p.name, p.read_text()) for p in tmp_path.iterdir())
+    assert name == "file"
+    assert len(content) == 1000
+    assert len(set(content)) == 1
 
 
 def test_the_record_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

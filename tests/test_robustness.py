@@ -16,7 +16,6 @@ from fusionbench.stats import (
     damaged,
     drop,
     effective_robustness,
-    fusion_help,
     interactions,
     missingness_area,
     relative_error,
@@ -197,13 +196,3 @@ def test_verdicts() -> None:
     assert verdict(lattice(a=0.5, b=0.5, ab=0.51), 0.5, noise=0.02) == "redundant"
     assert verdict(lattice(a=0.8), 0.5, noise=0.02) is None
     assert verdict({**lattice(a=0.8, ab=0.9), frozenset("b"): None}, 0.5, noise=0.02) is None
-
-
-def test_does_fusion_help() -> None:
-    found = fusion_help(0.9, {"audio": 0.7, "video": 0.8, "bio": None}, late=0.85, noise=0.02)
-    assert (found.best, found.unimodal, found.verdict) == ("video", 0.8, "helps")
-    assert (found.gain, found.over_late) == pytest.approx((0.1, 0.05))
-    assert fusion_help(0.81, {"video": 0.8}, noise=0.02).verdict == "makes no difference"
-    assert fusion_help(0.7, {"video": 0.8}, noise=0.02).verdict == "hurts"
-    assert fusion_help(0.7, {"video": None}).verdict is None
-    assert fusion_help(None, {"video": 0.8}).gain is None

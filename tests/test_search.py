@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import random
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,7 @@ from fusionbench.api import Choice, Range, Stream
 from fusionbench.engine import Member, Trained
 from fusionbench.errors import UsageError
 from fusionbench.hparams import HParam
-from fusionbench.search import Searching, Trial, Tuned, space, study
+from fusionbench.search import Searching, Trial, Tuned, outcome, space, study
 
 GIVEN: dict[str, dict[str, Any]] = {"train": {"steps": 30, "interval": 10}}
 SMALL: dict[str, Any] = {"given": GIVEN, "folds": [0], "inner": 3, "device": "cpu"}
@@ -216,10 +214,10 @@ def test_the_signed_rank_test_ends_a_trial_that_is_worse_everywhere() -> None:
     assert not search._worse([0.1, 0.1, 0.1, -np.inf], best)
 
 
-def test_trials_of_one_architecture_train_together_with_the_same_result(
+def test_trials_of_one_architecture_train_in_one_program_with_the_same_result(
     searched: tuple[Path, Tuned], tmp_path: Path
 ) -> None:
-    tuned = run(tmp_path, trials=6, together=3)
+    tuned = run(tmp_path, trials=6, at_once=3)
     assert tuned.folds["0"].trials == 6
     for mine, other in zip(tuned.table[:1], searched[1].table[:1], strict=True):
         assert mine.scores == pytest.approx(other.scores)
@@ -306,22 +304,17 @@ def test_a_search_that_is_broken_off_goes_on(searched: tuple[Path, Tuned], tmp_p
     assert run(tmp_path, trials=8).folds["0"].trials == 8  # no more than the budget, whatever is there
 
 
-def test_a_search_killed_at_a_random_moment_ends_with_the_same_number_of_trials(tmp_path: Path) -> None:
-    killing = _script("kill_study")
-    after = random.uniform(0, 1.5)
-    killing.kill(tmp_path, 6, after)
-    killing.search(tmp_path, 6)
-    assert killing.finished(tmp_path) == 6, f"killed after {after} s"
+def test_equal_trials_are_told_apart_by_their_settings() -> None:
+    """A search that was killed tries the same settings under other numbers, and ends with the same ones."""
 
+    def trial(number: int, value: float, start: int, **params: float) -> Any:
+        return SimpleNamespace(number=number, value=value, params=params, user_attrs={"start": start})
 
-def _script(name: str) -> ModuleType:
-    path = Path(__file__).parent.parent / "bench" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    default, one, other = trial(0, 0.8, 0, lr=1e-3), trial(1, 0.8, 1, lr=2e-3), trial(2, 0.8, 2, lr=3e-3)
+    assert outcome.best_of([other, default, one]) is default
+    worse = trial(0, 0.7, 0, lr=1e-3)
+    renumbered = [trial(2, 0.8, 1, lr=2e-3), trial(1, 0.8, 2, lr=3e-3)]
+    assert outcome.best_of([worse, one, other]).params == outcome.best_of([worse, *renumbered]).params
 
 
 def test_a_shared_storage_retries_a_worker_that_went_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

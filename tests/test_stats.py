@@ -15,14 +15,11 @@ from fusionbench.errors import UsageError
 from fusionbench.metrics import METRICS
 from fusionbench.stats import (
     Cell,
-    corrected_interval,
     corrected_test,
     corrected_variance,
     critical_difference,
-    critical_difference_diagram,
     interval,
     per_group_scores,
-    ranks,
     score,
     share_hurt,
     tabulate,
@@ -166,8 +163,6 @@ def test_corrected_variance_by_hand() -> None:
     scores = [0.5, 0.7, 0.6, 0.8, 0.9]  # sample variance .025
     assert corrected_variance(scores) == pytest.approx((1 / 5 + 1 / 4) * 0.025)
     assert corrected_variance(scores, ratio=0.5) == pytest.approx(0.7 * 0.025)
-    found = corrected_interval(scores)
-    assert found.high - found.score == pytest.approx(2.776445 * math.sqrt(0.01125), rel=1e-6)  # t table, 4 degrees
     t = 0.2 / math.sqrt((1 / 3 + 1 / 2) * 0.01)
     p = 1 - t / math.sqrt(2 + t * t)  # closed form, 2 degrees
     assert corrected_test([0.1, 0.2, 0.3]) == pytest.approx(p, rel=1e-5)
@@ -252,24 +247,34 @@ def test_people() -> None:
 
 def test_mean_ranks_and_the_critical_difference() -> None:
     rows = {f"b{i}": {"x": 0.9, "y": 0.8, "z": 0.8 if i % 2 else 0.7} for i in range(10)}
-    assert ranks(rows) == pytest.approx({"x": 1.0, "y": 2.25, "z": 2.75})
     found = critical_difference(rows)
+    assert found.ranks == pytest.approx({"x": 1.0, "y": 2.25, "z": 2.75})
     assert found.width == pytest.approx(2.343 * math.sqrt(3 * 4 / 60), abs=1e-3)  # Demsar 2006, table 5
     assert found.p == pytest.approx(math.exp(-10 * (1 + 0.25**2 + 0.75**2) / 2), rel=1e-9)  # chi-square, 2 degrees
     nine = {name: row for name, row in rows.items() if name != "b9"}
     with pytest.raises(UsageError, match="needs 10 benchmarks, there are 9"):
         critical_difference(nine)
     with pytest.raises(UsageError, match="z has no score on b3"):
-        ranks({**rows, "b3": {"x": 0.9, "y": 0.8}})
+        critical_difference({**rows, "b3": {"x": 0.9, "y": 0.8}})
     with pytest.raises(UsageError, match="no benchmarks"):
-        ranks({})
+        critical_difference({})
 
 
-def test_the_diagram_names_the_library_that_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = {f"b{i}": {"x": 0.9, "y": 0.8} for i in range(10)}
-    monkeypatch.setitem(sys.modules, "scikit_posthocs", None)
-    with pytest.raises(UsageError, match="pip install scikit-posthocs"):
-        critical_difference_diagram(rows)
+def test_the_critical_difference_is_scikit_posthocs() -> None:
+    """Two mean ranks are further apart than the width exactly where that library's Nemenyi p is below .05."""
+    reason = "scikit-posthocs is not installed: pip install 'mm-fusionbench[stats]'"
+    posthocs = pytest.importorskip("scikit_posthocs", reason=reason)
+    from scipy.stats import friedmanchisquare
+
+    rng = np.random.default_rng(1)
+    table = rng.normal(0, 1, (12, 5)) + np.array([0, 0.4, 0.9, 1.4, 2.2])
+    names = [f"f{n}" for n in range(5)]
+    found = critical_difference({f"b{n}": dict(zip(names, row.tolist(), strict=True)) for n, row in enumerate(table)})
+    p = np.asarray(posthocs.posthoc_nemenyi_friedman(table))
+    apart = np.array([[abs(found.ranks[a] - found.ranks[b]) > found.width for b in names] for a in names])
+    assert (apart == (p < 0.05)).all()
+    assert 0 < apart.sum() < 20
+    assert found.p == pytest.approx(friedmanchisquare(*table.T).pvalue)
 
 
 def test_the_module_imports_neither_torch_nor_what_is_slow() -> None:

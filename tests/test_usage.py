@@ -174,3 +174,84 @@ def test_an_estimate_that_breaks_stops_nothing(monkeypatch: pytest.MonkeyPatch) 
     error = UsageError("of the user")
     with pytest.raises(UsageError, match="of the user"):
         jobs._estimate(plan, "cpu")
+
+
+LONG = "x" * 300
+RUN = ["run", "-f", "concat"]
+COMPARE = ["compare", "concat", "--no-references"]
+KNOWN = [
+    ([*RUN, *TOY, "--seeds", "1e20"], "--seeds takes a number"),
+    ([*RUN, *TOY, "--seeds", "9" * 20], "--seeds takes a number"),
+    ([*RUN, *TOY, "--seeds", "9" * 5000], "--seeds takes a number"),
+    ([*RUN, *TOY, "--seeds", "-1"], "--seeds takes a number"),
+    ([*RUN, *TOY, "--folds", ","], "--folds takes a number"),
+    ([*RUN, *TOY, "--benchmark.people", "-1"], "toy_xor: "),
+    ([*RUN, *TOY, "--train.steps", "-1"], "train.steps cannot be -1"),
+    ([*RUN, *TOY, "--train.lr", "nan"], "lr takes a number"),
+    ([*RUN, *TOY, "--cluster", "dask://:x"], "--cluster takes dask://host:port"),
+    ([*RUN, *TOY, "--cluster", "dask://[::1"], "--cluster takes dask://host:port"),
+    ([*RUN, *TOY, "--device", "warp"], "device 'warp' cannot be used"),
+    ([*RUN, "-b", LONG], "File name too long"),
+    ([*RUN, "-b", f"{LONG}.npz"], "File name too long"),
+    ([*RUN, *TOY, "--results", LONG], "File name too long"),
+    (["run", "-f", LONG, *TOY], "no fuser is called"),
+    (["run", "-f", "./plug.pyx", *TOY], "plug.pyx is no .py file"),
+    (["run", "-f", ".", *TOY], "no fuser is called '.'"),
+    (["records", "publish", ""], "no benchmark with records in results is called ''"),
+    (["tune", "concat", "-b", "toy_xor", "--trials", "-1"], "a search has at least one trial"),
+    ([*COMPARE, *TOY, "--backbone.left", "grru"], "no backbone is called 'grru'; did you mean gru?"),
+    ([*COMPARE, *TOY, "--backbone.lft", "gru"], "no modality of toy_xor is called 'lft'; did you mean left?"),
+    ([*COMPARE, *TOY, "--backbone.left", "gru", "--backbone.left.dm", "3"], "of gru (left) is called 'dm'"),
+    ([*COMPARE, *TOY, "--backbone.left", "gru", "--backbone.left.dim", "x"], "dim takes a whole number, not 'x'"),
+    ([*COMPARE, *TOY, "--backbone", "gru"], "no flag is called '--backbone'"),
+    ([*COMPARE, *TOY, "--backbone.a.b.c", "1"], "no part of a run is called 'backbone.a.b'"),
+    ([*COMPARE, "-b", "toy_xor", "-b", "affect_sim", "--backbone.left", "gru"], "no modality of affect_sim"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), KNOWN, ids=[" ".join(words)[-40:] for words, _ in KNOWN])
+def test_what_has_ended_in_a_traceback_before_is_one_line(
+    said: Any, tmp_path: Path, words: list[str], message: str
+) -> None:
+    (tmp_path / "plug.pyx").write_text("x = 1\n")
+    assert message in wrong(said, *words)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_compare_takes_backbones_as_run_does(said: Any, tmp_path: Path) -> None:
+    """As flags, crossed, and in a study file; the same runs each time."""
+    short = ["--train.steps", "2", "--train.interval", "1"]
+    status, out, err = said(*RUN, *TOY, *short, "--backbone.left", "gru", "--backbone.left.dim", "8")
+    assert status == 0, err
+    assert "left=gru" in out
+    for words in (
+        ["--backbone.left.dim=8", "--backbone.left=gru"],
+        ["--backbone.left.dim", "8", "--cross", "backbone.left=gru"],
+    ):
+        status, _, err = said(*COMPARE, *TOY, *short, *words)
+        assert status == 0
+        assert "all 1 runs are on disk" in err
+    (tmp_path / "s.toml").write_text(
+        'fusers = ["concat"]\nbenchmarks = ["toy_xor"]\nreferences = false\nquick = true\nseeds = 1\nfolds = [0]\n'
+        'train = {steps = 2, interval = 1}\nbackbones = {left = "gru"}\nbackbone.left.dim = 8\n'
+    )
+    status, _, err = said("compare", "--study", "s.toml", "--no-track")
+    assert status == 0
+    assert "all 1 runs are on disk" in err
+    (tmp_path / "s.toml").write_text('fusers = ["concat"]\nbenchmarks = ["toy_xor"]\nbackbones = ["gru"]\n')
+    assert "backbones is a table of names" in wrong(said, "compare", "--study", "s.toml")
+    (tmp_path / "s.toml").write_text('fusers = ["concat"]\nbenchmarks = ["toy_xor"]\nbackbone = {left = "gru"}\n')
+    assert "backbone is a table of hyper-parameters for each modality" in wrong(said, "compare", "--study", "s.toml")
+
+
+def test_a_disk_that_is_full_ends_a_search_in_one_line(said: Any, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource", reason="only POSIX limits the size of files")
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, usual[1]))
+    try:
+        words = ["--trials", "2", "--inner", "2", "--seeds", "1", "--folds", "1", "--no-track"]
+        error = wrong(said, "tune", "concat", "-b", "toy_xor", "--train.steps", "2", "--train.interval", "1", *words)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert "File too large" in error
+    assert not list(tmp_path.rglob("tuned.json"))

@@ -27,6 +27,7 @@ from fusionbench.stats import (
     does_fusion_help,
     equivalence_power,
     family,
+    holm_steps,
     influence,
     interval_of,
     needed_groups,
@@ -217,6 +218,17 @@ def test_where_nothing_can_be_tested_the_reason_is_said() -> None:
         family({"x": ref, "ref": ref}, "ref", margin=0.0)
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_is_the_textbooks(ps: list[float]) -> None:
+    """Adjusted p of the k-th smallest: the largest of (m - j + 1) p(j) up to it, at most 1 (Holm 1979)."""
+    found = holm_steps({str(number): p for number, p in enumerate(ps)})
+    order = sorted(range(len(ps)), key=lambda number: ps[number])
+    for place, number in enumerate(order):
+        want = max((len(ps) - j) * ps[order[j]] for j in range(place + 1))
+        assert found[str(number)][0] == pytest.approx(min(1.0, want))
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 5), st.integers(2, 14), st.booleans(), st.sampled_from([None, 0.02, 0.2]))
 def test_nothing_that_is_said_contradicts_anything_else(
@@ -279,17 +291,22 @@ VERDICT = Verdict(
 
 def test_the_sentence() -> None:
     assert describe(VERDICT, 100) == (
-        "jmt is worse than concat by 4.7 [1.8, 7.6] over 10 people, p = .005 within 11; given these training sets"
+        "jmt is worse than concat by 4.7 [1.8, 7.6] over 10 people, p = .005 within 11 default rows; "
+        "given these training sets"
     )
     assert describe(replace(VERDICT, repartitioned=True), 100).endswith(
         "; over re-dealt training sets of these 10 people"
+    )
+    assert describe(replace(VERDICT, p_folds=0.12), 100).endswith(
+        "; given these training sets (over folds: unadjusted p = .12)"
     )
     open_ = replace(
         VERDICT, decision="undecided", adjusted=0.3, adjusted_high=0.02, settle_groups=42, settle_seeds=None
     )
     assert describe(open_, 100) == (
-        "jmt against concat is undecided: -4.7 [-7.6, 2.0] over 10 people, p = .30 within 11; a true difference of 5 "
-        "would be found, one of 4.7 takes 42 people, no number of seeds would do; given these training sets"
+        "jmt against concat is undecided: -4.7 [-7.6, 2.0] over 10 people, p = .30 within 11 default rows; "
+        "a true difference of 5 would be found, one of 4.7 takes 42 people, no number of seeds would do; "
+        "given these training sets"
     )
     equal = replace(VERDICT, decision="equivalent", margin=0.1, unit="engine", groups=1, size=1)
     assert describe(equal, 100).startswith("jmt and concat are equivalent within 10: -4.7 [-7.6, -1.8] over 1 engine;")

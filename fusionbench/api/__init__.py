@@ -19,8 +19,8 @@ from fusionbench.api.layers import (
     sinusoids,
     softmax_over,
 )
-from fusionbench.api.plugins import Backbone, Benchmark, Context, Corruption, Criterion, Fuser, group_folds
-from fusionbench.api.summaries import summaries, summary_names
+from fusionbench.api.plugins import Backbone, Benchmark, Context, Corruption, Criterion, Fuser, elapsed, group_folds
+from fusionbench.api.summaries import summaries, summary_names, unrolled
 from fusionbench.api.types import Batch, Source, Spec, Splits, Stream, Streams, Task
 from fusionbench.errors import UsageError
 from fusionbench.hparams import Choice, Location, Range
@@ -61,6 +61,7 @@ __all__ = [
     "align",
     "attention",
     "data_dir",
+    "elapsed",
     "group_folds",
     "keep_some",
     "keyed",
@@ -73,4 +74,5 @@ __all__ = [
     "softmax_over",
     "summaries",
     "summary_names",
+    "unrolled",
 ]

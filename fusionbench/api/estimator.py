@@ -24,9 +24,11 @@ class Estimator(ABC):
         grid: hyper-parameter -> the few numbers that the harness tries on validation, with the first seed of a fold, as
             it picks a network's learning rate; all combinations. The default is one of them. A hyper-parameter that is
             set to another value than its default, or by a search, is held.
+        sees_order: it meets nothing but the place in the recording (`Benchmark.order`), as one stream called position.
         known_failures, presets: as in `Fuser`.
     """
 
+    sees_order: ClassVar[bool] = False
     grid: ClassVar[Mapping[str, Sequence[float]]] = {}
     known_failures: ClassVar[Mapping[str, str]] = {}
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,11 @@ from fusionbench.api.layers import masked_mean
 from fusionbench.api.types import Batch, Spec, Splits, Stream, Streams, Task
 from fusionbench.errors import UsageError
 
+#: The largest constants of a benchmark that make sense; each is a whole number, 1 at least.
+LIMITS = {"folds": 10**5, "seeds": 10**4, "steps": 10**7, "batch": 10**6, "interval": 10**7}
+
 Criterion = Callable[[Tensor, Batch], Tensor]
+Role = Literal["headline", "development", "synthetic", "exhibit"]
 
 
 class Fuser(nn.Module):
@@ -77,6 +81,7 @@ class Backbone(nn.Module):
         dim: width of its output's steps.
         frozen: it never trains, so its features are encoded once and kept.
         stepwise: a step of a frozen encoder stands for itself: masked ones need not be encoded.
+        clips_only: it makes one step of a clip, and is refused where an answer a frame is asked for.
         example: (T, *step) of a small stream for the conformance kit, and `example_settings` that suit it.
     """
 
@@ -84,6 +89,7 @@ class Backbone(nn.Module):
     dim: int
     frozen: bool = False
     stepwise: bool = False
+    clips_only: bool = False
     example: tuple[int, ...] = (7, 3)  # odd: strides of 2 meet an incomplete pair
     example_settings: Mapping[str, Any] = {}
 
@@ -93,6 +99,14 @@ class Backbone(nn.Module):
     @abstractmethod
     def forward(self, stream: Stream) -> Stream:
         """(B, T, *shape) -> (B, T', dim); the mask follows time."""
+
+    def prepare(self, stream: Stream) -> None:
+        """Learns from a fold's training samples, before training, what its buffers hold; most have nothing to learn.
+
+        Called by the harness with a copy of the samples, normalised, on the CPU, at most a few thousand. Parameters
+        stay as they were drawn, buffers keep their shapes: members of several folds are stacked. Not for frozen ones.
+        """
+        return None
 
     def admit(self, stream: Stream, rate: float | None) -> None:
         """Refuses raw media that a frozen encoder is not made for; `rate`: steps a second, where it is known.
@@ -114,11 +128,21 @@ class Benchmark(ABC):
         folds, seeds: how many a complete row has.
         steps, batch, interval: optimiser steps, samples a step, steps between validations.
         backbones: modality -> (default backbone, its settings); ("identity", {}) unless named.
+        indicators: modality -> channels that say when and whether something was measured (times, observed-flags):
+            damage to values leaves them alone. What was never measured is a real step whose flags are 0; what damage
+            hides is a step under a False mask.
         corruptions: the damage of the default table, as "noise:audio" (severities 1 to 5), "noise:all" or
             "missing:video".
         transductive: the reason, if any statistic of the test people went into the features; shown in every table.
         subject_dependent: the reason, if one person may stand on two sides of a split; the name says so too.
-        unit: what a group is, as tables say it: "person", "video", "engine".
+        unit: what a group is, as tables and sentences say it: "person", "video", "engine".
+        margin: the smallest difference of the first metric that matters, in its own units (.02: two points of
+            accuracy). It is declared before the benchmark is run: a margin that has seen the scores proves nothing.
+            None: nothing is called equivalent.
+        domain: the kind of data ("motion", "affect", "engines"); over many data sets domains weigh the same. Empty:
+            a domain of its own.
+        role: "headline"; "development" where a recipe was chosen on it; "synthetic"; or "exhibit", which shows
+            something and counts nowhere. Sets of different roles are never averaged.
         classes: their names, in the order of the labels.
         skipped: what `load` left out, and why, a line each.
         notes: what `load` has inferred, a line each.
@@ -135,10 +159,14 @@ class Benchmark(ABC):
     batch: int = 32
     interval: int = 25
     backbones: Mapping[str, tuple[str, Mapping[str, object]]] = {}
+    indicators: Mapping[str, Sequence[int]] = {}
     corruptions: Sequence[str] = ()
     transductive: str = ""
     subject_dependent: str = ""
     unit: str = "group"
+    margin: float | None = None
+    domain: str = ""
+    role: Role = "headline"
     classes: Sequence[str] = ()
     skipped: Sequence[str] = ()
     notes: Sequence[str] = ()
@@ -150,6 +178,13 @@ class Benchmark(ABC):
     @abstractmethod
     def splits(self, data: Batch, fold: int) -> Splits:
         """The three index sets of a fold, 0 <= fold < folds; validation people differ from training and test people."""
+
+    def order(self, data: Batch) -> np.ndarray | None:
+        """(n,) how far into its recording each sample stands, 0 to 1; None: samples have no time.
+
+        `elapsed` makes it of the groups and of times. What knows nothing else is a row of its own on the board.
+        """
+        return None
 
     def optimum(
         self, streams: Streams, truth: Batch, damage: tuple[Corruption, int, Context] | None = None
@@ -169,16 +204,22 @@ class Benchmark(ABC):
         raise UsageError(f"{type(self).__name__} has no official test list to answer")
 
 
-def group_folds(groups: Sequence[str], folds: int, fold: int, val_share: float = 0.2) -> Splits:
+def group_folds(
+    groups: Sequence[str], folds: int, fold: int, val_share: float = 0.2, *, deal: int | None = None
+) -> Splits:
     """Splits by whole groups (people, videos): fold `fold` of `folds` is the test set.
 
     Groups are put in an order that depends on their names alone and cut into `folds` blocks; the `val_share` of all
     groups that follow the test block (cyclically) validate, the others train.
 
+    Args:
+        deal: another order, of that number; None: the one partition that all seeds share.
+
     Raises:
         UsageError: fewer than three groups or than `folds`.
     """
-    names = sorted(set(groups), key=lambda g: (keyed.number("fold", g), g))
+    words = ("fold",) if deal is None else ("fold", deal)
+    names = sorted(set(groups), key=lambda g: (keyed.number(*words, g), g))
     if len(names) < max(3, folds):
         raise UsageError(f"{folds} folds by group need at least {max(3, folds)} groups; there are {len(names)}")
     if len(names) - -(-len(names) // folds) < 2:
@@ -192,6 +233,24 @@ def group_folds(groups: Sequence[str], folds: int, fold: int, val_share: float =
     return Splits(*(np.flatnonzero(side == s) for s in range(3)))
 
 
+def elapsed(groups: Sequence[str], times: Sequence[float] | np.ndarray | None = None) -> np.ndarray:
+    """(n,) time since the first sample of the same group, 1 at the end of the longest group.
+
+    `times` are in any unit; without them the samples of a group stand in their order, evenly apart.
+    """
+    _, group = np.unique(np.asarray(groups), return_inverse=True)
+    counts = np.bincount(group)
+    if times is None:
+        found = np.empty(len(group))
+        found[np.argsort(group, kind="stable")] = np.concatenate([np.arange(n) for n in counts])
+    else:
+        found = np.asarray(times, dtype=float)
+        first = np.full(len(counts), np.inf)
+        np.minimum.at(first, group, found)
+        found = found - first[group]
+    return np.asarray(found / max(float(found.max()), 1e-12))
+
+
 @dataclass(frozen=True, eq=False)
 class Context:
     """What damage may know besides the streams: statistics of the training split, and the other samples.
@@ -200,11 +259,13 @@ class Context:
         sd: modality -> (*step) standard deviation over the real steps of the training split.
         rates: modality -> steps a second.
         others: streams of the whole split under damage (for mismatched pairs), or empty.
+        indicators: modality -> channels that are no values (see `Benchmark.indicators`).
     """
 
     sd: Mapping[str, Tensor]
     rates: Mapping[str, float] = field(default_factory=dict)
     others: Streams = field(default_factory=dict)
+    indicators: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 class Corruption(ABC):
@@ -216,6 +277,8 @@ class Corruption(ABC):
         name: as it is spelled, `noise` in `noise:audio:3`.
         announced: does the mask tell that the steps are lost, or is the damage silent?
         level: the data that it is meant for: "feature" (any modality), "crossmodal", "audio", "image", "biosignal".
+        moves: whole steps come from elsewhere, another time or another sample, and bring their indicators along; other
+            damage cannot change indicators.
         ladder: the amount (a number, or a tuple of them) at severities 1, 2, ...; its unit is the class's to say.
     """
 
@@ -223,6 +286,7 @@ class Corruption(ABC):
     name: ClassVar[str]
     announced: ClassVar[bool]
     level: ClassVar[str] = "feature"
+    moves: ClassVar[bool] = False
     ladder: ClassVar[tuple[Any, ...]]
 
     def __init__(self, modality: str = "all") -> None:
@@ -250,7 +314,13 @@ class Corruption(ABC):
                 raise UsageError(f"{self.name}: the stream of {modality} is empty or not finite")
         if severity == 0:
             return dict(streams)
-        return self._damage_all(streams, targets, self.ladder[severity - 1], keys, context)
+        damaged = self._damage_all(streams, targets, self.ladder[severity - 1], keys, context)
+        kept = {} if self.moves else {m: c for m, c in context.indicators.items() if damaged[m] is not streams[m]}
+        for modality, channels in kept.items():
+            x = damaged[modality].x.clone()  # (B, T, D)
+            x[..., list(channels)] = streams[modality].x[..., list(channels)]
+            damaged = {**damaged, modality: Stream(x, damaged[modality].mask)}
+        return damaged
 
     def _damage_all(
         self, streams: Streams, targets: Sequence[str], amount: Any, keys: Mapping[str, Tensor], context: Context

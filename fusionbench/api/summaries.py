@@ -15,6 +15,14 @@ SUMMARIES = ("mean", "sd", "least", "lower", "median", "upper", "greatest", "slo
 BANDS = ("band0", "band1", "band2", "band3")
 
 
+def unrolled(stream: Stream, channels: int) -> Stream:
+    """(B, T, k channels) -> (B, k T, channels): steps that hold k samples, one after another, sample by sample."""
+    size, steps, width = stream.x.shape
+    k = width // channels
+    mask = stream.mask[..., None].expand(size, steps, k)
+    return Stream(stream.x.reshape(size, steps * k, channels), mask.reshape(size, steps * k))
+
+
 def summary_names(dim: int, bands: bool = False) -> list[str]:
     """What `summaries` gives, in its order: `mean.0`, `mean.1`, ..., `sd.0`, ..."""
     return [f"{name}.{d}" for name in (*SUMMARIES, *(BANDS if bands else ())) for d in range(dim)]

@@ -104,6 +104,7 @@ class Batch:
             business with who it looks at (`Estimator.fit` alone gets groups, as whole numbers).
         index: (B,) positions in the dataset.
         progress: 0..1 through training, a number or a scalar tensor.
+        attributes: name (sex, age, site) -> B texts, for scores by subgroup; no method meets them.
     """
 
     streams: dict[str, Any]
@@ -113,6 +114,7 @@ class Batch:
     groups: Sequence[Any] = ()
     index: Tensor = field(default=None)  # type: ignore[assignment]
     progress: float | Tensor = 0.0
+    attributes: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.y.shape[:2] != self.y_mask.shape or self.y_mask.dtype != torch.bool:
@@ -133,7 +135,7 @@ class Batch:
         index = torch.as_tensor(index, device=self.y.device)
         if index.dtype == torch.bool:
             index = index.nonzero().flatten()
-        rows = index.tolist() if len(self.ids) or len(self.groups) else []
+        rows = index.tolist() if len(self.ids) or len(self.groups) or self.attributes else []
         return replace(
             self,
             streams={
@@ -144,6 +146,7 @@ class Batch:
             ids=[self.ids[i] for i in rows if len(self.ids)],
             groups=[self.groups[i] for i in rows if len(self.groups)],
             index=self.index[index],
+            attributes={name: [texts[i] for i in rows] for name, texts in self.attributes.items()},
         )
 
     def __repr__(self) -> str:

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from fusionbench import hparams
-from fusionbench.api import Stream, keyed
+from fusionbench.api import Backbone, Stream, keyed
 from fusionbench.check import _tools as tools
 from fusionbench.check._tools import Check, NotApplicable, build, finite, pad, quiet, same
+
+TRAINING = 17  # seed of the samples that it is prepared with
 
 
 def example(plugin: Any) -> tuple[int, ...]:
@@ -21,7 +23,15 @@ def example(plugin: Any) -> tuple[int, ...]:
 
 
 def make(plugin: Any, seed: int = 0, **given: Any) -> Any:
-    """Never with downloaded weights: its `example_settings`, or `weights="random"` where it has such an argument."""
+    """Prepared, never with downloaded weights: its `example_settings`, or `weights="random"` where it has that."""
+    model = make_blank(plugin, seed, **given)
+    with torch.no_grad():
+        model.prepare(make_stream(plugin, 12, seed=TRAINING))
+    return model
+
+
+def make_blank(plugin: Any, seed: int = 0, **given: Any) -> Any:
+    """As `make`, but it has met no training sample."""
     drawn = {"weights": "random"} if "weights" in hparams.read(plugin) else {}
     settings = {**drawn, **getattr(plugin, "example_settings", {}), **given}
     return build(plugin, example(plugin)[1:], seed, **settings)
@@ -288,6 +298,46 @@ def stackable(plugin: Any) -> None:
         tools.same_gradients(got, want, "stacked")
 
 
+def prepare(plugin: Any) -> None:
+    """What it learns from training samples is theirs alone, stands in buffers, and moves nothing else."""
+    if plugin.prepare is Backbone.prepare:
+        raise NotApplicable("it learns nothing before training")
+    assert not plugin.frozen, (
+        "it is frozen: encoded once for all folds, it cannot learn from the training samples of one"
+    )
+    blank, stream, probe = make_blank(plugin), make_stream(plugin, 12, seed=TRAINING), make_stream(plugin)
+    before, clean = copy.deepcopy(blank.state_dict()), tools.copied({"stream": stream})
+    weights = {name for name, _ in blank.named_parameters()}
+    want = _prepared(blank, stream)
+    tools.same_streams({"stream": stream}, clean, "after prepare")
+    for name, value in before.items():
+        now = want[name]
+        assert now.shape == value.shape, (
+            f"{name} was {tuple(value.shape)} and is {tuple(now.shape)}: no stack holds both"
+        )
+        assert name not in weights or torch.equal(now, value), f"prepare changed the parameter {name}"
+    _same_state(_prepared(make_blank(plugin), stream), want, "prepared by the same samples", 0.0)
+    for value in (100.0, float("nan")):
+        _same_state(_prepared(make_blank(plugin), tools.refill(stream, value)), want, f"with {value} under the mask")
+    _same_state(_prepared(make_blank(plugin), pad(stream, stream.x.shape[1])), want, "after more padding")
+    fresh = make_blank(plugin)
+    tools.reload(blank, fresh)
+    same(_encode(fresh, probe).x, _encode(blank, probe).x, "outputs of one that loaded what another has learned")
+    for name, value in _prepared(make_blank(plugin), stream.absent()).items():
+        finite(value, f"{name}, where every training sample lacks the modality")
+
+
+def _prepared(model: nn.Module, stream: Stream) -> dict[str, Tensor]:
+    with torch.no_grad(), tools.untouched_random("prepare"):
+        model.prepare(stream)  # type: ignore[operator]
+    return copy.deepcopy(model.state_dict())
+
+
+def _same_state(got: dict[str, Tensor], want: dict[str, Tensor], what: str, tolerance: float = 1e-4) -> None:
+    for name, value in want.items():
+        same(got[name].double(), value.double(), f"{what}: {name}", tolerance)
+
+
 CHECKS: list[Check] = [
     hyperparameters,
     dim,
@@ -308,4 +358,5 @@ CHECKS: list[Check] = [
     state_dict,
     no_global_random,
     stackable,
+    prepare,
 ]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fusionbench import corruptions as damage
 from fusionbench import hparams, registry
-from fusionbench.api import Batch, Benchmark, Splits, Stream
+from fusionbench.api import Batch, Benchmark, Context, Splits, Stream
 from fusionbench.check import _tools as tools
 from fusionbench.check._tools import Check, NotApplicable
 from fusionbench.errors import UsageError
@@ -231,6 +231,25 @@ def corruptions(plugin: Any) -> None:
         damage.parse(spelling, list(benchmark.shapes))
 
 
+def indicators(plugin: Any) -> None:
+    """Noise moves values and leaves the channels alone that say when and whether something was measured."""
+    benchmark, data = _loaded(plugin)
+    if not benchmark.indicators:
+        raise NotApplicable("it declares no indicators")
+    rows = torch.arange(min(len(data), 200))
+    streams = {m: data.streams[m][rows] for m in benchmark.indicators}
+    keys = damage.keys("noise", 0, [data.ids[int(i)] for i in rows], list(streams))
+    sd = {m: s.x[s.mask].std(0) for m, s in streams.items()}
+    (noise,) = damage.parse("noise:all:5", list(streams))
+    noisy = noise[1].apply(streams, 5, keys, Context(sd, benchmark.rates, {}, benchmark.indicators))
+    for m, channels in benchmark.indicators.items():
+        moved = (noisy[m].x != streams[m].x).flatten(0, 1).any(0)  # (D,)
+        flags = torch.zeros(len(moved), dtype=torch.bool)
+        flags[list(channels)] = True
+        assert not moved[flags].any(), f"noise changes the indicators of {m}"
+        assert moved[~flags].any(), f"noise moves no value of {m}: is every channel an indicator?"
+
+
 def duplicates(plugin: Any) -> None:
     """No two samples on different sides of a split have the same valid values in all modalities."""
     _, data = _loaded(plugin)
@@ -304,6 +323,7 @@ CHECKS: list[Check] = [
     disjoint_groups,
     folds,
     corruptions,
+    indicators,
     duplicates,
     permuted_labels,
 ]

@@ -15,9 +15,11 @@ from fusionbench.errors import UsageError, unknown
 
 #: command -> module of this package that defines a function of that name (hyphens become underscores).
 COMMANDS = {
+    "advise": ("advise", "Race the strongest methods on your data: which to use, and what to expect."),
     "run": ("run", "Train one fuser on one benchmark and print the table."),
     "compare": ("compare", "Compare fusers under one protocol, references always beside them."),
     "missing-grid": ("compare", "Train rate x test rate of missing modalities."),
+    "power": ("power", "Before the run: which difference will be found, how many seeds to buy."),
     "list": ("catalogue", "Names and one-line summaries of plugins."),
     "info": ("catalogue", "What a plugin computes, its hyper-parameters and their search ranges."),
     "check": ("plugins", "Judge plugins by the conformance kit."),
@@ -29,6 +31,7 @@ COMMANDS = {
     "predict": ("predict", "Answers of a trained model to new samples."),
     "tune": ("tune", "Search hyper-parameters, nested, on validation data only."),
     "data": ("data", "Get public data, check your own."),
+    "audit": ("audit", "What in the data makes scores that no new person would see."),
 }
 
 

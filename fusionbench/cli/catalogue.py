@@ -98,13 +98,13 @@ def _facts(kind: str, plugin: Any, name: str, benchmark: str) -> list[str]:
     lines = [""]
     if kind == "fusers":
         from fusionbench import check, harness
+        from fusionbench.api import Estimator
 
-        setup = harness.setup(benchmark, name)
-        if setup.is_estimator:
+        if issubclass(plugin, Estimator):
             tried = "; ".join(f"{n} {', '.join(f'{v:g}' for v in values)}" for n, values in plugin.grid.items())
             lines.append(f"Fitted in one call; validation chooses from: {tried or 'nothing'}")
         else:
-            model = setup.blueprint.build(0, {}, 1000)
+            model = harness.setup(benchmark, name).blueprint.build(0, {}, 1000)
             own = sum(p.numel() for p in model.fuser.parameters())
             lines.append(f"Parameters on {benchmark}: {own:,} in the fuser, {_count(model):,} with its backbones")
             (stacked,) = check.report("fusers", plugin, ["stackable"]).results
@@ -121,6 +121,9 @@ def _facts(kind: str, plugin: Any, name: str, benchmark: str) -> list[str]:
             f"Task: {protocol.task}; {protocol.folds} folds, {protocol.seeds} seeds, {protocol.steps} steps a member"
         )
         lines.append(f"Damage: {' '.join(protocol.corruptions)}")
+        if known := registry.ceilings(registry.plugin_name(name)):
+            shown = ", ".join(f"{what} {score:.3f}" for what, score in known.items())
+            lines.append(f"Best reachable {protocol.task.metrics[0]} at the default settings with: {shown}")
     if kind == "corruptions":
         lines.append(f"{'Announced by the mask' if plugin.announced else 'Silent'}; made for: {plugin.level}")
         lines.append(f"Severities 1 to {len(plugin.ladder)}: {', '.join(map(str, plugin.ladder))}")

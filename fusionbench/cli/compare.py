@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusionbench.cli import work
-from fusionbench.cli.flags import completed, numbers
+from fusionbench.cli.flags import amount, completed, numbers
 from fusionbench.cli.run import PASS_ON, check_writable, say
 from fusionbench.errors import UsageError, unknown
 
@@ -38,24 +38,34 @@ if TYPE_CHECKING:
 @click.option("--no-references", is_flag=True, help="Leave out each modality alone, late average and concat.")
 @click.option("--quick", is_flag=True, help="One fold, one seed, few steps; marked as such and never ranked.")
 @click.option("--tuned", is_flag=True, help="With the settings that `fusionbench tune` found, for every fuser.")
+@click.option("--ensemble", is_flag=True, help="Also the mean of each row's seeds; nothing more is trained.")
+@click.option("--reference", default="concat", show_default=True, help="The fuser that all are compared with.")
+@click.option("--resolve", metavar="0.02|2%", help="Train 3, 5, then 10 seeds until so large a difference is settled.")
+@work.PARTITION
 @work.options
 @click.pass_context
 def compare_command(ctx: click.Context, **options: Any) -> int:
     """Compare fusers: run what is missing, reuse what is there; the tables and the verdicts last.
 
-    FUSERS are names or paths, or `all`. Options of one fuser: --jmt.width 256; of all: --train.modality_dropout 0.3.
-    Each modality alone, late average and concat are always added. Safe to interrupt and to run again.
+    FUSERS are names or paths, or `all`. Options of one fuser: --jmt.width 256; of all: --train.modality_dropout 0.3,
+    --backbone.acc gru, --backbone.acc.dim 64. Each modality alone, late average and concat are always added. Safe to
+    interrupt and to run again.
     """
     words, dotted = split([*options.pop("fusers"), *ctx.args])
     study = _study(words, dotted, options)
-    return _answer(study, options)
+    target = amount(options["resolve"], "--resolve")
+    return _answer(study, options) if target is None else _resolve(study, target, options)
 
 
 def _study(fusers: list[str], dotted: dict[str, dict[str, str]], options: dict[str, Any]) -> Study:
     from fusionbench import study as studies
 
     if options["file"]:
-        words = ("benchmarks", "seeds", "folds", "corruption", "lattice", "cross", "no_references", "quick", "tuned")
+        words = (
+            "benchmarks", "seeds", "folds", "corruption", "lattice", "cross", "no_references", "quick", "tuned",
+            "ensemble",
+            "partition",
+        )  # fmt: skip
         if fusers or dotted or any(options[word] for word in words):
             raise UsageError(
                 f"{options['file']} says what is compared: leave fusers, settings and --quick to that file"
@@ -63,7 +73,10 @@ def _study(fusers: list[str], dotted: dict[str, dict[str, str]], options: dict[s
         return studies.read(options["file"])
     if not fusers:
         raise UsageError("compare what? fusionbench compare concat jmt -b watch")
-    train, benchmark = dotted.pop("train", {}), dotted.pop("benchmark", {})
+    train, benchmark, backbones = (dotted.pop(part, {}) for part in ("train", "benchmark", "backbone"))
+    several = _several(train)
+    encoded = [part for part in dotted if part.startswith("backbone.")]
+    backbone = {part.removeprefix("backbone."): dotted.pop(part) for part in encoded}
     quick = options["quick"]
     return studies.Study(
         fusers=fusers,
@@ -73,12 +86,16 @@ def _study(fusers: list[str], dotted: dict[str, dict[str, str]], options: dict[s
         corruption=options["corruption"],
         lattice=options["lattice"],
         options=dotted,
-        train=train,
+        backbones=backbones,
+        backbone=backbone,
+        train={name: value for name, value in train.items() if f"train.{name}" not in several},
         benchmark=benchmark,
-        cross=_cross(options["cross"]),
+        cross={**several, **_cross(options["cross"])},
         references=not options["no_references"],
         quick=quick,
         tuned=options.get("tuned", False),
+        ensemble=options.get("ensemble", False),
+        partition=options.get("partition") or "",
     )
 
 
@@ -111,11 +128,44 @@ def _cross(spelled: tuple[str, ...]) -> dict[str, list[str]]:
     return crossed
 
 
+def _several(train: dict[str, str]) -> dict[str, list[str]]:
+    """`--train.groups 0.25,0.5,1` is `--cross train.groups=0.25,0.5,1`: of settings that take one number."""
+    given = {name: value.split(",") for name, value in train.items() if "," in value}
+    if not given:
+        return {}
+    from fusionbench import hparams
+    from fusionbench.engine import Recipe
+
+    numbers = {name for name, declared in hparams.read(Recipe).items() if declared.type in (int, float)}
+    return {f"train.{name}": values for name, values in given.items() if name in numbers}
+
+
+def _resolve(study: Study, target: float, options: dict[str, Any]) -> int:
+    """Looks at more and more seeds until every row is settled, or cannot be."""
+    from fusionbench import text
+    from fusionbench.looks import resolve
+
+    def tell(line: str) -> None:
+        click.echo(text.wrap(line, text.terminal_width(), "  "))
+
+    check_writable(options["results"])
+    how = {name: options[name] for name in ("results", "device", "jobs", "cluster", "stack", "track_artifacts")}
+    found = resolve(
+        study, target, reference=options["reference"], tell=tell, say=say, track=not options["no_track"], **how
+    )
+    for one in found:
+        tell(one.sentence)
+    for benchmark in dict.fromkeys(one.benchmark for one in found):
+        tell(f"Everything: fusionbench leaderboard -b {benchmark} (each row with all of its seeds, tested once)")
+    return 1 if any(one.outcome == "untested" for one in found) else 0
+
+
 def _answer(study: Study, options: dict[str, Any]) -> int:
     from fusionbench import leaderboard, text
 
     obtained, ok = _obtain(study, options)
-    for board in leaderboard.build(obtained, options["results"]) if obtained else []:
+    boards = leaderboard.build(obtained, options["results"], reference=options["reference"]) if obtained else []
+    for board in boards:
         width = text.terminal_width()
         click.echo(leaderboard.render(board, width=width, styled=text.is_styled()))
         for line in leaderboard.verdicts(board):
@@ -124,15 +174,17 @@ def _answer(study: Study, options: dict[str, Any]) -> int:
 
 
 def _obtain(study: Study, options: dict[str, Any]) -> tuple[list[Record], bool]:
-    """Every record of the study, the missing ones obtained now, and whether all went well."""
+    """Every record of the study, the missing ones obtained now, and whether all succeeded."""
     check_writable(options["results"])
     from fusionbench import jobs
-    from fusionbench.study import plan_study
+    from fusionbench.study import ensembles, plan_study
 
     plans = plan_study(study, options["results"])
     how = {name: options[name] for name in ("device", "jobs", "cluster", "stack", "track_artifacts")}
     done = jobs.perform(plans, options["results"], f"{len(plans)} rows", say=say, track=not options["no_track"], **how)
-    return done.records, done.ok
+    if not study.ensemble:
+        return done.records, done.ok
+    return [*done.records, *ensembles(plans, done.records, options["results"], options["device"])], done.ok
 
 
 @click.command("missing-grid", context_settings={**PASS_ON, "help_option_names": ["-h", "--help"]})
@@ -200,20 +252,20 @@ def _grid(
     """One fuser's table; the realised rates are those of the modalities that go missing."""
     from tabulate import tabulate
 
-    sound = {rate: [r for r in found if r.status == "done"] for rate, found in rows.items()}
-    some = next((r for found in sound.values() for r in found), None)
+    done = {rate: [r for r in found if r.status == "done"] for rate, found in rows.items()}
+    some = next((r for found in done.values() for r in found), None)
     if some is None:
         return f"{fuser} on {benchmark}: every run failed"
     metric = some.metrics[0]
     table = [
         [f"trained at {rate:g}", *(_mean([r.scores[c][metric] for r in found]) for c in ["clean", *tested])]
-        for rate, found in sound.items()
+        for rate, found in done.items()
     ]
     realised = [
-        _mean([v for found in sound.values() for r in found for v in map(r.rates[c].get, targets)]) for c in tested
+        _mean([v for found in done.values() for r in found for v in map(r.rates[c].get, targets)]) for c in tested
     ]
     table.append(["realised rate", "0.000", *realised])
-    for row, found in zip(table, sound.values(), strict=False):
+    for row, found in zip(table, done.values(), strict=False):
         met = [r.rates["training"].get(m) for r in found if "training" in r.rates for m in targets]
         row.insert(1, _mean(met) if met else "0.000")
     table[-1].insert(1, "")

@@ -22,31 +22,56 @@ def data_command() -> None:
 @data_command.command("get")
 @click.argument("name", required=False)
 @click.option("--from", "source", metavar="FILE|DIR", help="An archive or folder that is here already.")
+@click.option("--accept", is_flag=True, help="Accept the licence without being asked.")
 @click.pass_context
-def get_data(ctx: click.Context, name: str | None, source: str | None) -> int:
+def get_data(ctx: click.Context, name: str | None, source: str | None, accept: bool) -> int:
     """Download public data, check every file, unpack; a broken download goes on where it stopped.
 
-    Without a NAME: what there is.
+    Shows licence and citation, and asks once. Without a NAME: what there is.
     """
     from fusionbench import data
 
     if name is None:
         click.echo(ctx.get_help() + "\n\nData sets:")
         for known in map(data.manifest, data.names()):
-            how = "" if known.url else "; fetched by hand, then --from"
+            how = "" if known.urls else "; fetched by hand, then --from"
             click.echo(f"  {known.name:<16}{known.title}, licence {known.licence}{how}")
         return 0
+    wanted = data.manifest(name)
+    click.echo(wanted.terms)
+    if not data.is_there(name) and (source or wanted.urls):
+        _accept(name, accept)
     shown = sys.stderr.isatty()
 
     def progress(done: int, total: int) -> None:
         if shown:
             print(f"\r{done / 1e6:.0f} of {total / 1e6:.0f} MB", end="", file=sys.stderr)
 
-    lines = data.get(name, source, progress)
+    line = data.get(name, source, progress)
     if shown:
         print(file=sys.stderr)
-    click.echo("\n".join(lines))
+    click.echo(line)
     return 0
+
+
+def _accept(name: str, given: bool) -> None:
+    """Asks whether the user accepts the terms, unless they have: once for each data set.
+
+    Raises:
+        UsageError: they do not, or nobody is there to be asked.
+    """
+    from fusionbench import data
+    from fusionbench.errors import UsageError
+
+    if data.is_accepted(name):
+        return
+    try:
+        accepted = given or click.confirm("Do you accept its licence, and will you cite it?")
+    except click.Abort:  # nobody answers
+        accepted = False
+    if not accepted:
+        raise UsageError(f"{name} was not fetched: its licence was not accepted (--accept does so without asking)")
+    data.accept(name)
 
 
 @data_command.command("check", context_settings=SETTINGS)
@@ -73,12 +98,12 @@ def init_data(folder: Path) -> int:
 
     What it says is a guess: read it, then `fusionbench data check FOLDER`.
     """
-    from fusionbench import registry
     from fusionbench.custom_data import draft
     from fusionbench.errors import UsageError
+    from fusionbench.paths import path_of
     from fusionbench.records import store
 
-    target = registry.path_of(str(folder)) / "benchmark.toml"
+    target = path_of(str(folder)) / "benchmark.toml"
     if target.exists():
         raise UsageError(f"{folder} has a benchmark.toml: delete it first, or go on: fusionbench data check {folder}")
     text = draft.draft(target.parent)
@@ -142,7 +167,7 @@ def cache_data(what: str, unused_days: float, keys: tuple[str, ...]) -> int:
         broken = 0
         for entry, damaged in features.verify(keys):
             broken += damaged
-            click.echo(f"{entry.key}  {f'{damaged} chunks damaged, made anew at next use' if damaged else 'sound'}")
+            click.echo(f"{entry.key}  {f'{damaged} chunks damaged, made again at next use' if damaged else 'ok'}")
         return 1 if broken else 0
     if what == "prune":
         for entry in features.prune(keys, 0.0 if keys else unused_days):

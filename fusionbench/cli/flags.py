@@ -10,6 +10,8 @@ from click.shell_completion import CompletionItem
 
 from fusionbench.errors import UsageError, unknown
 
+MOST = 10_000  # seeds or folds
+
 
 @dataclass
 class Given:
@@ -66,11 +68,29 @@ def numbers(text: str | None, what: str) -> list[int] | None:
     try:
         listed = [int(part) for part in text.split(",") if part.strip()]
         if "," not in text:
-            listed = list(range(listed[0]))
-        if not listed or min(listed) < 0:
+            listed = list(range(min(listed[0], MOST + 1)))
+        if not 0 < len(listed) <= MOST or not 0 <= min(listed) <= max(listed) < 2**31:
             raise ValueError
     except (ValueError, IndexError):
         raise UsageError(
             f"--{what} takes a number (5: the first five) or a list (0,3; 0, is 0 alone), not {text!r}"
         ) from None
     return sorted(set(listed))
+
+
+def amount(text: str | None, flag: str) -> float | None:
+    """`0.03`, or `3%` -> 0.03; None stays None."""
+    if text is None:
+        return None
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise UsageError(f"{flag} takes a difference in the metric's units, as 0.03 or 3%, not {text!r}") from None
+
+
+def counts(text: str | None, what: str) -> list[int]:
+    """`3,5,10` -> these numbers; none from None."""
+    try:
+        return [int(part) for part in (text or "").split(",") if part.strip()]
+    except ValueError:
+        raise UsageError(f"--{what} takes numbers, as 3,5,10, not {text!r}") from None

@@ -37,6 +37,7 @@ PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_optio
 @click.option("--quick", is_flag=True, help="One fold, one seed, few steps; marked as such and never ranked.")
 @click.option("--preset", metavar="NAME", help="Settings that the fuser names, as `paper`.")
 @click.option("--tuned", is_flag=True, help="With the settings that `fusionbench tune` found for each fold.")
+@work.PARTITION
 @click.option("--skip-bad", is_flag=True, help="Leave broken files out; the record says how many.")
 @work.options
 @click.option("--help", "-h", "help_", is_flag=True, help="With --fuser: its hyper-parameters too.")
@@ -67,6 +68,7 @@ def run(
     quick: bool,
     preset: str | None,
     tuned: bool,
+    partition: str | None,
     skip_bad: bool,
     results: Path,
     **how: Any,
@@ -92,6 +94,7 @@ def run(
         corruption=corruption,
         quick=quick,
         tuned=tuned,
+        partition=partition or "",
         begin=begin,
         **asked,
     )
@@ -104,8 +107,13 @@ def run(
     return 0 if done.ok else 1
 
 
-def say(text: str) -> None:
-    click.echo(text, err=True)
+def say(line: str) -> None:
+    """A line on standard error, broken at words where a terminal would break it anywhere."""
+    import sys
+
+    from fusionbench import text
+
+    click.echo(text.wrap(line, text.terminal_width(), "  ") if sys.stderr.isatty() else line, err=True)
 
 
 def check_writable(results: Path) -> None:

@@ -57,11 +57,14 @@ def _boards(results: Path, benchmark: str, reference: str) -> list[Board]:
 @click.option("--wide", is_flag=True, help="Every column that has values, however wide the terminal is.")
 @click.option("--explain", is_flag=True, help="What each column says, in a sentence.")
 @click.option("--verdicts", is_flag=True, help="Also the sentences: what is better, and does fusion help?")
+@click.option("--across", is_flag=True, help="Instead: the methods over all data sets, by kind of set.")
+@click.option("--headlines", is_flag=True, help="Instead: the comparisons that headlines.toml names, as one family.")
+@click.option("--rivals", metavar="A,B,...", help="With --across: only these are tested against the reference.")
 @REFERENCE
 @RESULTS
 def leaderboard_command(
     benchmark: str, fmt: str, sort: str | None, columns: str | None, wide: bool, explain: bool, verdicts: bool,
-    reference: str, results: Path,
+    across: bool, headlines: bool, rivals: str | None, reference: str, results: Path,
 ) -> int:  # fmt: skip
     """Tables from the records on disk, best first: what fits the terminal, or the columns that are asked for."""
     from fusionbench import leaderboard, text
@@ -70,7 +73,18 @@ def leaderboard_command(
     if explain:
         click.echo(leaderboard.explain(width))
         return 0
+    if rivals and not across:
+        raise UsageError("--rivals are tested over many data sets: add --across")
+    claims = leaderboard.read_claims(results / leaderboard.HEADLINES) if headlines else []
     boards = _boards(results, benchmark, reference)
+    if headlines:
+        said = leaderboard.headline_sentences(leaderboard.headlines(boards, claims))
+        click.echo("\n".join(text.wrap(line, width, "  ") for line in said))
+        return 0
+    if across:
+        found = leaderboard.overviews(boards, reference, rivals.split(",") if rivals else ())
+        click.echo(leaderboard.render_overviews(*found, fmt, width), nl=False)
+        return 0
     view = leaderboard.View(sort, columns.split(",") if columns else None, wide, width, text.is_styled())
     click.echo(leaderboard.render_all(boards, fmt, view))
     for board in boards if verdicts else []:
@@ -121,7 +135,8 @@ def list_records(benchmark: str, results: Path) -> int:
     for item in _records(results, benchmark):
         score = item.scores.get("clean", {}).get(item.metrics[0])
         shown = "n/a" if score is None else f"{score:.4f}"
-        label = " ".join([item.run.fuser, *item.changes])
+        members = [f"ensemble of {len(item.run.ensemble)}"] if item.run.ensemble else []
+        label = " ".join([item.run.fuser, *item.changes, *members])
         words = (item.run.id, item.run.benchmark, f"fold {item.run.fold}", f"seed {item.run.seed}", item.status)
         click.echo("  ".join([*words, f"{item.metrics[0]} {shown}", label]))
     return 0

@@ -26,7 +26,7 @@ from fusionbench.errors import UsageError
 @click.option("--inner", type=click.IntRange(2), default=4, show_default=True, help="Inner folds, by person.")
 @click.option("--seeds", type=click.IntRange(1), default=2, show_default=True, help="Seeds of a trial.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The sampler's.")
-@click.option("--together", type=click.IntRange(1), default=1, show_default=True, help="Trials asked at once.")
+@click.option("--at-once", type=click.IntRange(1), default=1, show_default=True, help="Trials asked for at one time.")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True)
 @click.option("--no-track", is_flag=True, help="Leave MLflow out.")

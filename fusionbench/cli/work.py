@@ -7,6 +7,11 @@ from typing import Any
 
 import click
 
+#: `None` where all seeds share one partition.
+PARTITION = click.option(
+    "--partition", type=click.Choice(["per-seed"]), help="Each seed deals the groups into folds anew."
+)
+
 
 def options(command: Any) -> Any:
     """The flags of every command that trains."""

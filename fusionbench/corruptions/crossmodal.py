@@ -20,6 +20,7 @@ class Lag(Corruption):
     name = "lag"
     announced = False
     level = "crossmodal"
+    moves = True
     ladder = (0.02, 0.05, 0.1, 0.2, 0.4)
 
     def damage(self, stream: Stream, amount: float, keys: Tensor, context: Context, modality: str) -> Stream:
@@ -50,6 +51,7 @@ class Mismatch(Corruption):
     name = "mismatch"
     announced = False
     level = "crossmodal"
+    moves = True
     ladder = (0.05, 0.1, 0.2, 0.35, 0.5)
 
     def damage(self, stream: Stream, amount: float, keys: Tensor, context: Context, modality: str) -> Stream:

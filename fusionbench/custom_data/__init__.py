@@ -15,12 +15,12 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import torch
 
-from fusionbench import registry
-from fusionbench.api import Batch, Benchmark, Splits, Stream, group_folds
+from fusionbench.api import Batch, Benchmark, Splits, Stream, elapsed, group_folds
 from fusionbench.custom_data import files, labels
 from fusionbench.custom_data.raw import LARGEST, Raw
 from fusionbench.custom_data.settings import CONSTANTS
 from fusionbench.errors import UsageError
+from fusionbench.paths import path_of
 
 SIDES = {"train": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2}
 
@@ -73,7 +73,7 @@ def load(path: str | Path) -> type[OwnData]:
     """
     from fusionbench.custom_data import sources
 
-    path = registry.path_of(str(path))
+    path = path_of(str(path))
     try:
         return build(sources.folder(path) if path.is_dir() else sources.npz(path))
     except MemoryError:
@@ -108,7 +108,8 @@ def build(raw: Raw) -> type[OwnData]:
         "task": task,
         "backbones": {m: raw.backbones.get(m) or backbone_for(s, task.per_frame) for m, s in streams.items()},
         "corruptions": tuple(settings.get("corruptions", _corruptions(streams))),
-        "_data": Batch(streams, y, y_mask, ids, groups),
+        "_data": Batch(streams, y, y_mask, ids, groups, attributes=raw.attributes),
+        **({} if raw.order is None else {"order": lambda self, data: elapsed(data.groups, raw.order)}),
         **_protocol(raw, groups),
         **{name: settings[name] for name in CONSTANTS if name in settings},
     }

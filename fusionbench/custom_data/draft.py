@@ -55,7 +55,7 @@ def draft(folder: Path) -> str:
     """
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}")
-    found = sorted(p for p in folder.iterdir() if p.suffix in files.SUFFIXES and p.is_file())
+    found = sorted(p for p in folder.iterdir() if p.suffix in files.FORMATS and p.is_file())
     tables = {p: files.read(p) for p in found if files.is_table(p)}
     if tables:
         return _tables(folder, tables, [p for p in found if p not in tables]).text()
@@ -80,7 +80,7 @@ def _nothing(folder: Path) -> str:
             f"{folder} has {' and '.join(media)} but no table: raw media need a plugin that reads them "
             f"(docs/your-own-data.md, Raw video), or features in a table or an array beside them"
         )
-    return f"{folder} has no {', '.join(files.SUFFIXES)} file"
+    return f"{folder} has no {', '.join(files.FORMATS)} file"
 
 
 # ------------------------------------------------------------------------------------------------------------- arrays

@@ -12,7 +12,8 @@ import tokenize
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,7 +24,6 @@ from numpy.typing import NDArray
 from fusionbench.errors import UsageError
 
 Array = NDArray[Any]
-SUFFIXES = (".npz", ".npy", ".csv", ".parquet")
 EMPTY = ("", "nan", "na", "n/a", "null", "none", "<na>", "nat")
 LONGEST = 200  # characters of a name: of a class, a sample, a group
 #: What numpy, zipfile and their decompressors raise on bytes that are not what they claim.
@@ -43,11 +43,10 @@ def read(path: Path) -> dict[str, Array]:
     """
     if not os.path.isfile(path):  # unlike Path.is_file, it never raises: loops of links, names that are too long
         raise UsageError(f"there is no {path}")
-    readers = {".npz": _npz, ".npy": _npy, ".csv": _csv, ".parquet": _parquet}
-    if path.suffix not in readers:
-        raise UsageError(f"{path}: {path.suffix or 'no suffix'} is not read, only {', '.join(SUFFIXES)}")
+    if path.suffix not in FORMATS:
+        raise UsageError(f"{path}: {path.suffix or 'no suffix'} is not read, only {', '.join(FORMATS)}")
     try:
-        found = readers[path.suffix](path)
+        found = FORMATS[path.suffix].read(path)
     except MemoryError:
         raise UsageError(f"{path} needs more memory than there is") from None
     for name in found:
@@ -58,7 +57,7 @@ def read(path: Path) -> dict[str, Array]:
 
 def is_table(path: Path) -> bool:
     """Are its columns single cells, to be put side by side?"""
-    return path.suffix in (".csv", ".parquet")
+    return path.suffix in FORMATS and FORMATS[path.suffix].table
 
 
 def row_name(path: Path, index: int) -> str:
@@ -238,3 +237,28 @@ def _parquet(path: Path) -> dict[str, Array]:
     if len(found) < len(table.column_names):
         raise UsageError(f"{path}: two columns have one name")
     return found
+
+
+# ------------------------------------------------------------------------------------------------------------ formats
+
+
+@dataclass(frozen=True)
+class Format:
+    """How files of one suffix are read.
+
+    Attributes:
+        read: path -> name -> array, as `read` above; raises UsageError where the file is not valid.
+        table: its columns are single cells, to be put side by side.
+    """
+
+    read: Callable[[Path], dict[str, Array]]
+    table: bool = False
+
+
+#: Suffix -> format. A new one is a function and an entry.
+FORMATS: dict[str, Format] = {
+    ".npz": Format(_npz),
+    ".npy": Format(_npy),
+    ".csv": Format(_csv, table=True),
+    ".parquet": Format(_parquet, table=True),
+}

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fusionbench.api import Batch, Stream, Task
+from fusionbench.api import Batch, Benchmark, Stream, Task
 
-TOLD = 0.98  # balanced accuracy from which a class counts as given away
+GIVEN_AWAY = 0.98  # balanced accuracy from which a class counts as given away
 APART = 4.0  # distance of two classes' medians over the wider 10 % to 90 % range: ten standard deviations
 ORDERED = 0.995  # |Spearman's correlation|
 LEAST = {"classify": 20, "regress": 30}  # samples: with fewer, chance alone orders some column as the label is
@@ -42,6 +42,39 @@ class Suspect:
         if self.what == "group":
             return f"suspected leak: {where} tells the group of every sample: a number of the person is no measurement"
         return f"suspected leak: {where} alone tells the label of {self.share:.1%} of the samples of unseen groups"
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Groups that stand on two sides of a split, and the folds in which they do."""
+
+    sides: tuple[str, str]
+    groups: frozenset[str]
+    folds: tuple[int, ...]
+
+    def __str__(self) -> str:
+        (a, b), others = self.sides, len(self.groups) - 1
+        who = f"group {min(self.groups)!r}" + (f" and {others} more" if others else "")
+        return f"leak: {who} in {a} and in {b} (fold{'s' * (len(self.folds) > 1)} {', '.join(map(str, self.folds))})"
+
+
+def crossing(benchmark: Benchmark, data: Batch) -> Iterator[Crossing]:
+    """Groups on two sides of the benchmark's own splits, a pair of sides each.
+
+    Raises:
+        UsageError: the data cannot be split.
+    """
+    groups = np.asarray(data.groups)
+    found: dict[tuple[str, str], tuple[set[str], list[int]]] = {}
+    for fold in range(benchmark.folds):
+        splits = benchmark.splits(data, fold)
+        for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
+            shared = np.intersect1d(groups[getattr(splits, a)], groups[getattr(splits, b)])
+            if len(shared):
+                people, folds = found.setdefault((a, b), (set(), []))
+                people.update(map(str, shared))
+                folds.append(fold)
+    yield from (Crossing(sides, frozenset(people), tuple(folds)) for sides, (people, folds) in found.items())
 
 
 def suspects(task: Task, data: Batch) -> Iterator[Suspect]:
@@ -112,9 +145,9 @@ def _label(
     width = min(COLUMNS, int(np.prod(data.streams[m].shape[1:])))
     if task.kind == "regress":
         for k in range(task.out):
-            told = np.minimum(*(_order(columns[side], y[side, k]) for side in (half, ~half)))
-            if len(told) and told.max() >= ORDERED:
-                yield Suspect(m, "label", int(told.argmax()) % width if number else None, float(told.max()))
+            found = np.minimum(*(_order(columns[side], y[side, k]) for side in (half, ~half)))
+            if len(found) and found.max() >= ORDERED:
+                yield Suspect(m, "label", int(found.argmax()) % width if number else None, float(found.max()))
                 return
         return
     classes = np.unique(y)
@@ -123,15 +156,15 @@ def _label(
     order = columns.argsort(0, kind="stable")
     each = np.stack([_interval(columns, order, y == k, half) for k in classes])  # (classes, columns)
     if not number:  # that a sensor is off for one class only says enough
-        if each.max() >= TOLD:
+        if each.max() >= GIVEN_AWAY:
             yield Suspect(m, "label", None, float(each.max()))
         return
-    told = each.min(0)
-    for c in np.flatnonzero(told >= TOLD):
+    least = each.min(0)
+    for c in np.flatnonzero(least >= GIVEN_AWAY):
         if _apart(columns[:, c], y) >= APART:
-            yield Suspect(m, "label", int(c) % width, float(told[c]))
+            yield Suspect(m, "label", int(c) % width, float(least[c]))
             return
-    if all(any(_apart(columns[:, c], y == k) >= APART for c in np.flatnonzero(scores >= TOLD))
+    if all(any(_apart(columns[:, c], y == k) >= APART for c in np.flatnonzero(scores >= GIVEN_AWAY))
            for k, scores in zip(classes, each, strict=True)):  # fmt: skip
         yield Suspect(m, "label", -1, float(each.max(1).min()))
 
@@ -169,7 +202,7 @@ def _interval(columns: Array, order: NDArray[np.int64], positive: NDArray[np.boo
     sides = [(side, ~side) for side in (half, ~half)]
     if not all(positive[s].any() and (~positive[s]).any() for s in (half, ~half)):
         return np.zeros(columns.shape[1])  # a class of one half only: no unseen group can be asked
-    good = np.flatnonzero(score >= TOLD)
+    good = np.flatnonzero(score >= GIVEN_AWAY)
     for fitted, asked in sides if len(good) else []:
         part = columns[fitted][:, good]
         _, low, high = _best_interval(part, part.argsort(0, kind="stable"), positive[fitted])

@@ -29,6 +29,8 @@ class Raw:
     groups: list[str] | None = None
     fold: list[str] | None = None
     split: list[str] | None = None
+    order: NDArray[np.float64] | None = None  # (N,) when, in any unit
+    attributes: dict[str, list[str]] = field(default_factory=dict)  # name -> (N,) texts
     settings: Mapping[str, Any] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
     backbones: dict[str, tuple[str, Mapping[str, object]]] = field(default_factory=dict)

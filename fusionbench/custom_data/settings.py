@@ -7,16 +7,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fusionbench.contract import LIMITS
+from fusionbench.api.plugins import LIMITS
 from fusionbench.custom_data import files
 from fusionbench.errors import UsageError, unknown
 
 #: Which column or array plays which part, unless benchmark.toml says otherwise.
-ROLES = {"label": "y", "label_mask": "y_mask", "id": "id", "group": "group", "fold": "fold", "split": "split"}
+ROLES = {
+    "label": "y",
+    "label_mask": "y_mask",
+    "id": "id",
+    "group": "group",
+    "fold": "fold",
+    "split": "split",
+    "order": "order",
+}
 #: Taken over as they are: name -> type.
-CONSTANTS = {"version": str, "seeds": int, "steps": int, "batch": int, "interval": int, "transductive": str}
+CONSTANTS = {
+    "version": str, "seeds": int, "steps": int, "batch": int, "interval": int, "transductive": str, "unit": str,
+    "margin": (int, float),
+}  # fmt: skip
 #: Lists of names, and what may stand for a list of one.
-NAMES = {"label", "metrics", "columns", "corruptions"}
+NAMES = {"label", "metrics", "columns", "corruptions", "attributes"}
 SETTINGS = {
     **CONSTANTS,
     **dict.fromkeys(ROLES, str),
@@ -29,6 +40,7 @@ SETTINGS = {
     "classes": list,
     "folds": int,
     "corruptions": list,
+    "attributes": list,
     "subject_dependent": str,
     "modalities": dict,
 }

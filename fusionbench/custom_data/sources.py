@@ -17,6 +17,8 @@ from fusionbench.errors import UsageError, unknown
 
 _Cells = tuple[Array, NDArray[np.bool_]]
 Roles = dict[str, str]
+#: An array of an .npz whose name begins so is an attribute of the samples, not a modality.
+ATTRIBUTE = "attribute_"
 
 
 def npz(path: Path) -> Raw:
@@ -30,7 +32,9 @@ def of_arrays(path: Path, arrays: Mapping[str, Array], given: Mapping[str, Any])
     """What named arrays hold, by the convention of .npz files; `given` are settings of a benchmark.toml."""
     arrays = dict(arrays)
     roles = _label(path, arrays, given, _roles(path, arrays, given))
-    names = [n for n in arrays if n not in roles.values() and not (n.endswith("_mask") and n[:-5] in arrays)]
+    taken = [*roles.values(), *_match(path, "attributes", given.get("attributes", []), arrays, list(arrays))]
+    names = [n for n in arrays if n not in taken and not (n.endswith("_mask") and n[:-5] in arrays)]
+    names = [n for n in names if not n.startswith(ATTRIBUTE)]
     for name in names:
         _refuse_role(path, name, arrays[name], given)
     table = {name: arrays[name] for name in arrays if name not in names}
@@ -55,7 +59,8 @@ def folder(path: Path) -> Raw:
     order = None
     if ids is not None and given.get("per_frame") and len(set(ids)) < len(ids):
         order = list(dict.fromkeys(ids))
-        table = _frames(main, table, roles, ids, order)
+        attributes = _match(main, "attributes", given.get("attributes", []), table, list(table))
+        table = _frames(main, table, roles, ids, order, attributes)
         ids = order
     x, rates, backbones = {}, {}, {}
     for m, part in given["modalities"].items():
@@ -192,7 +197,9 @@ def _assemble(
     y_mask = None if mask is None else _mask(main, roles["label_mask"], mask)
     texts = {role: _texts(main, table, roles, role) for role in ("id", "group", "fold", "split")}
     there = {roles.get(role, role): found for role, found in texts.items() if found is not None}
-    lengths: dict[str, int] = {name: len(part) for name, part in there.items()}
+    order, attributes = _order(main, table, roles), _attributes(main, table, given)
+    lengths: dict[str, int] = {name: len(part) for name, part in {**there, **attributes}.items()}
+    lengths |= {} if order is None else {roles["order"]: len(order)}
     lengths |= {m: len(values) for m, (values, _) in x.items()}
     if y_mask is not None:
         if not 1 <= y_mask.ndim <= 2:
@@ -203,8 +210,28 @@ def _assemble(
             raise UsageError(f"{origin}: {name} has {length} rows, the labels ({label}) {len(y)}")
     values, masks = {m: v for m, (v, _) in x.items()}, {m: k for m, (_, k) in x.items()}
     return Raw(
-        origin, values, masks, y, y_mask, texts["id"], texts["group"], texts["fold"], texts["split"], settings=given
-    )
+        origin, values, masks, y, y_mask, texts["id"], texts["group"], texts["fold"], texts["split"], order, attributes,
+        settings=given,
+    )  # fmt: skip
+
+
+def _attributes(main: Path, table: Mapping[str, Array], given: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Attribute -> one text a sample: the columns that benchmark.toml names, and arrays called `attribute_<name>`."""
+    chosen = {name: name for name in _match(main, "attributes", given.get("attributes", []), table, list(table))}
+    chosen |= {name.removeprefix(ATTRIBUTE): name for name in table if name.startswith(ATTRIBUTE)}
+    return {short: _texts(main, table, {short: name}, short) or [] for short, name in chosen.items()}
+
+
+def _order(main: Path, table: Mapping[str, Array], roles: Roles) -> NDArray[np.float64] | None:
+    """When each sample was taken, (N,)."""
+    if roles["order"] not in table:
+        return None
+    times = files.numbers(table[roles["order"]], main, roles["order"])
+    if times.ndim > 2 or times.shape[1:] not in ((), (1,)):
+        raise UsageError(f"{main}: {roles['order']} is {times.shape}, not one time a sample, (N,)")
+    if not np.isfinite(times).all():
+        raise UsageError(f"{main}: {roles['order']} has a time that is no number")
+    return times.reshape(-1)
 
 
 def by_row(path: Path, m: str, arrays: Mapping[str, Array], name: str, mask_name: str) -> _Cells:
@@ -257,7 +284,8 @@ def _columns(
     if not wanted:
         raise UsageError(f"{path}: which columns are {m}? columns = [...] under [modalities.{m}]")
     wanted = [wanted] if isinstance(wanted, str) else wanted
-    free = [name for name in content if name not in {*roles.values(), time}]
+    attributes = _match(path, "attributes", given.get("attributes", []), content, list(content)) if path == main else []
+    free = [name for name in content if name not in {*roles.values(), *attributes, time}]
     chosen = _match(path, m, wanted, content, free)
     for name in chosen:
         if name not in wanted and (role := words.role(name, single=True)) in ("label", "group"):
@@ -289,7 +317,9 @@ def _columns(
     return x, mask
 
 
-def _frames(path: Path, table: Mapping[str, Array], roles: Roles, ids: list[str], order: list[str]) -> dict[str, Array]:
+def _frames(
+    path: Path, table: Mapping[str, Array], roles: Roles, ids: list[str], order: list[str], attributes: list[str]
+) -> dict[str, Array]:
     """A table of one row a frame -> one row a sample: labels padded to (N, T), the rest must not change in a sample."""
     rows: dict[str, list[int]] = {name: [] for name in order}
     for row, name in enumerate(ids):
@@ -309,18 +339,20 @@ def _frames(path: Path, table: Mapping[str, Array], roles: Roles, ids: list[str]
         found[mask_name] = np.zeros(shape, dtype=bool)
         for sample, steps in enumerate(rows.values()):
             found[mask_name][sample, : len(steps)] = given[steps]
-    for role in ("id", "group", "fold", "split"):
-        column = _texts(path, table, roles, role)
+    kept: Roles = {role: roles[role] for role in ("id", "group", "fold", "split") if role in roles}
+    kept |= {name: name for name in attributes}
+    for role, named in kept.items():
+        column = _texts(path, table, kept, role)
         if column is not None:
             for name, steps in rows.items():
                 if len({column[row] for row in steps}) > 1:
-                    raise UsageError(f"{path}: {roles[role]} changes within {name!r}")
-            found[roles[role]] = np.array([column[steps[0]] for steps in rows.values()], dtype=object)
+                    raise UsageError(f"{path}: {named} changes within {name!r}")
+            found[named] = np.array([column[steps[0]] for steps in rows.values()], dtype=object)
     return found
 
 
 def _only_file(path: Path) -> Path:
-    found = sorted(p for p in path.iterdir() if p.suffix in files.SUFFIXES)
+    found = sorted(p for p in path.iterdir() if p.suffix in files.FORMATS)
     if len(found) != 1:
         spelled = ", ".join(p.name for p in found) or "none"
         raise UsageError(f'{path / "benchmark.toml"}: which file has the labels (file = "...")? There are: {spelled}')

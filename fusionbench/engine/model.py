@@ -27,6 +27,8 @@ from fusionbench.api import (
 )
 from fusionbench.errors import UsageError, unknown
 
+LEARNED_FROM = 4096  # samples that a backbone is prepared with
+
 
 class Normalise(nn.Module):
     """(x - mean) / SD of the training split, per feature; one a modality whose steps are vectors."""
@@ -62,6 +64,21 @@ class Model(nn.Module):
         self.backbones = nn.ModuleDict(dict(backbones))
         self.fuser = fuser
 
+    @torch.no_grad()
+    def prepare(self, data: Batch, index: Tensor) -> None:
+        """Backbones that ask for it learn from the normalised samples at `index`, of many from an even selection."""
+        some = index.sort().values.cpu()[:: -(-len(index) // LEARNED_FROM)]
+        backbone: Any
+        for m, backbone in self.backbones.items():
+            if type(backbone).prepare is not Backbone.prepare:
+                stream = data.streams[m][some.to(data.y.device)].to("cpu")
+                stream = self.normalise[m](stream) if m in self.normalise else stream
+                try:
+                    backbone.prepare(stream)
+                except Exception as error:  # a plugin may raise anything at all
+                    what = f"backbone {type(backbone).__name__} cannot learn from the training samples of {m}"
+                    raise UsageError(f"{what}: {type(error).__name__}: {error}") from error
+
     def encode(self, streams: Streams, steps: int) -> Streams:
         """What the fuser sees; `steps` is the label's clock."""
         encoded = {}
@@ -89,6 +106,15 @@ class Blueprint:
     settings: Mapping[str, Any]
     backbones: Mapping[str, tuple[type[Backbone], Mapping[str, Any]]] = field(default_factory=dict)
     rates: Mapping[str, float] = field(default_factory=dict)
+
+    def begin(self, seed: int, data: Batch, index: Tensor) -> Model:
+        """A member before its first step, on the CPU, with what it must know of the training samples at `index`.
+
+        Nothing of `data` is read but these.
+        """
+        model = self.build(seed, statistics(data, index.to(data.y.device)), len(index))
+        model.prepare(data, index)
+        return model
 
     def build(self, seed: int, statistics: Mapping[str, tuple[Tensor, Tensor]], samples: int) -> Model:
         """A member with the initial weights of `seed`, on the CPU, leaving the global generator as it was.

@@ -14,8 +14,8 @@ from torch import Tensor
 from fusionbench.api import Batch, Streams, keyed
 from fusionbench.corruptions.missing import drop_modalities
 from fusionbench.engine.answers import chunk
-from fusionbench.engine.model import Blueprint, Model, class_weights, criterion, statistics
-from fusionbench.engine.recipe import Member, Recipe, order, rates_of, schedule
+from fusionbench.engine.model import Blueprint, Model, class_weights, criterion
+from fusionbench.engine.recipe import Member, Recipe, order, penalised, rates_of, schedule
 from fusionbench.metrics import evaluate, oriented
 
 
@@ -32,7 +32,7 @@ class Program:
             index = torch.from_numpy(member.train).to(data.y.device)
             if recipe.class_balance:
                 balance.append(class_weights(blueprint.task, data, index))
-            models.append(blueprint.build(member.seed, statistics(data, index), len(member.train)))
+            models.append(blueprint.begin(member.seed, data, index))
         self.order = torch.stack([order(m, recipe.steps, recipe.batch) for m in members], 1).to(device)  # (steps, K, B)
         self.key = torch.tensor([keyed.number("train", m.seed, m.fold) for m in members], dtype=torch.int32).to(device)
         self.rates = rates_of(recipe.missing, list(blueprint.shapes))
@@ -102,10 +102,10 @@ class Program:
         with keyed.scope(key):
             hidden = self._hide(streams, batch)
             batch = batch if hidden is streams else replace(batch, streams=hidden)
-            return model(batch, criterion(self.task, **of_loss))
+            return model(batch, penalised(criterion(self.task, **of_loss), self.recipe))
 
     def _hide(self, streams: Streams, batch: Batch) -> Streams:
-        """Training under missingness: fixed by sample (`missing`), drawn anew each step (`modality_dropout`)."""
+        """Training under missingness: fixed by sample (`missing`), drawn again each step (`modality_dropout`)."""
         if self.rates:
             streams = hide(streams, self.rates, batch.index)
         if self.recipe.modality_dropout:

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, get_args, get_type_hints
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fusionbench.api import Choice, Range, keyed
+from fusionbench.api import Batch, Choice, Criterion, Range, keyed
 from fusionbench.errors import UsageError
 from fusionbench.hparams import Added
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """Marks a scalar of the recipe by which a penalty on the answers is weighed: the loss grows by scalar x `of`.
+
+    A training scalar that acts on the loss is thus one line of `Recipe`: flag, record, search range and what it does.
+    `of` takes answers (B, S, out) and their batch, and works under `vmap`.
+    """
+
+    of: Callable[[Tensor, Batch], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,24 +49,40 @@ class Recipe:
     missing: Annotated[str, "training rates of missingness, as audio=0.3,video=0.1, fixed by sample"] = ""
     class_balance: Annotated[bool, Added, "weigh cross-entropy by the inverse frequency of a class in training"] = False
     ema: Annotated[float, Added, "decay of the weights' moving average, then validated and kept; 0: none"] = 0.0
+    groups: Annotated[float, Added, "share of the training groups that is kept, for learning curves"] = 1.0
     precision: Annotated[str, Choice("float32", "bf16"), "bf16: autocast on CUDA"] = "float32"
     quick: Annotated[bool, "cut short: marked, never ranked"] = False
 
     def __post_init__(self) -> None:
-        sound = {
+        valid = {
             "lr": len(self.lr) > 0 and min(self.lr, default=0) > 0,
             "weight_decay": self.weight_decay >= 0,
             "label_smoothing": 0 <= self.label_smoothing < 1,
             "clip": self.clip > 0,
             "warmup": 0 <= self.warmup <= 1,
             "ema": 0 <= self.ema < 1,
+            "groups": 0 < self.groups <= 1,
             "modality_dropout": 0 <= self.modality_dropout < 1,
             "patience": self.patience >= 1,
             **{name: getattr(self, name) >= 0 for name in ("steps", "batch", "interval")},
         }
-        for name, well in sound.items():
-            if not well:
+        for name, ok in valid.items():
+            if not ok:
                 raise UsageError(f"train.{name} cannot be {getattr(self, name)!r}: `run --help` shows its range")
+
+
+def penalised(criterion: Criterion, recipe: Recipe) -> Criterion:
+    """The criterion and the penalties whose scalars are set."""
+    hints = get_type_hints(type(recipe), include_extras=True)
+    found = [
+        (getattr(recipe, name), mark.of)
+        for name, hint in hints.items()
+        for mark in get_args(hint)
+        if isinstance(mark, Penalty) and getattr(recipe, name)
+    ]
+    if not found:
+        return criterion
+    return lambda answers, batch: criterion(answers, batch) + sum(value * of(answers, batch) for value, of in found)
 
 
 @dataclass(frozen=True, eq=False)

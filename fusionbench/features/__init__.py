@@ -3,7 +3,7 @@
 An entry is named by a hash of all that its numbers depend on: the data, the backbone's file, weights and settings, and
 the damage done to the raw media. It holds `x.bin` (N, T, D) float32 and `mask.bin` (N, T), written chunk by chunk; a
 chunk counts once its checksums stand in `chunks/`, so an interrupted encoding goes on where it stopped, a damaged chunk
-is found and made anew, and a full disk leaves a valid entry. Reading maps the files; no media are touched.
+is found and made again, and a full disk leaves a valid entry. Reading maps the files; no media are touched.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class Store:
     def __init__(self, key: str) -> None:
         self.key = key
         self.path = folder() / key
-        self.sound: set[int] = set()  # chunks whose checksums were right in this process
+        self.valid: set[int] = set()  # chunks whose checksums were right in this process
 
     def meta(self) -> dict[str, Any] | None:
         """What `entry.json` says; None if there is no usable entry."""
@@ -76,13 +76,13 @@ class Store:
             return list(wanted)
         lost = []
         for chunk in wanted:
-            if chunk in self.sound:
+            if chunk in self.valid:
                 continue
             written = self._written(chunk)
             if written is None or written != self._sums(meta, chunk):
                 lost.append(chunk)
             else:
-                self.sound.add(chunk)
+                self.valid.add(chunk)
         return lost
 
     def chunks(self) -> list[int]:
@@ -92,11 +92,11 @@ class Store:
     def forget(self, chunks: Iterable[int]) -> None:
         """The chunks count as not encoded."""
         for chunk in chunks:
-            self.sound.discard(chunk)
+            self.valid.discard(chunk)
             self._sum_file(chunk).unlink(missing_ok=True)
 
     def open(self) -> Features:
-        """The entry, mapped; only what was found sound in this process may be read."""
+        """The entry, mapped; only what was found valid in this process may be read."""
         meta = self.meta()
         if meta is None:
             raise UsageError(f"feature entry {self.path} was removed while it was in use: run the same command again")
@@ -104,7 +104,7 @@ class Store:
             os.utime(self.path / "entry.json")
         shape = (meta["n"], meta["steps"], meta["dim"])
         x = np.memmap(self.path / "x.bin", np.float32, "r", shape=shape)
-        return Features(self.key, x, np.memmap(self.path / "mask.bin", np.bool_, "r", shape=shape[:2]), self.sound)
+        return Features(self.key, x, np.memmap(self.path / "mask.bin", np.bool_, "r", shape=shape[:2]), self.valid)
 
     def save(self, chunk: int, x: np.ndarray, mask: np.ndarray, n: int, parts: Mapping[str, Any]) -> None:
         """Writes a chunk, x (c, T, D) float32 and mask (c, T), then its checksums.
@@ -122,7 +122,7 @@ class Store:
                     os.fsync(file.fileno())
             sums = {"x": fingerprint(x.tobytes()), "mask": fingerprint(mask.tobytes())}
             write(self._sum_file(chunk), lambda f: f.write(json.dumps(sums).encode()))
-            self.sound.add(chunk)
+            self.valid.add(chunk)
         except OSError as error:
             raise UsageError(
                 f"cannot write features to {self.path} ({error.strerror or error}); the {CHUNK * len(self.chunks())} "
@@ -137,7 +137,7 @@ class Store:
                 file.truncate(size)
         text = json.dumps({"n": n, "steps": steps, "dim": dim, "parts": parts}, indent=1)
         write(self.path / "entry.json", lambda f: f.write(text.encode()))
-        self.sound.clear()
+        self.valid.clear()
 
     def _sum_file(self, chunk: int) -> Path:
         return self.path / "chunks" / f"{chunk:07d}.json"
@@ -251,7 +251,7 @@ def entries() -> list[Entry]:
 
 
 def verify(keys: Collection[str] = ()) -> Iterator[tuple[Entry, int]]:
-    """Every entry (or those named) and how many of its chunks are damaged: next use makes those anew."""
+    """Every entry (or those named) and how many of its chunks are damaged: next use makes those again."""
     for entry in _named(keys):
         store = Store(entry.key)
         damaged = store.missing(store.chunks())

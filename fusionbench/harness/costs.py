@@ -42,7 +42,7 @@ def measure(setup: Setup, member: Member, data: Batch) -> dict[str, float | None
     program = engine.make_program(setup.trained, [member], data, replace(setup.recipe, steps=2), device)
     assert isinstance(program, engine.Alone)
     program.step(0)  # the optimiser's state is there from the first step on
-    program.optimiser.zero_grad()  # gradients are made anew, inside the ledger
+    program.optimiser.zero_grad()  # gradients are made again, inside the ledger
     with Ledger() as ledger:
         program.step(1)
     state = [t for s in program.optimiser.state.values() for t in s.values() if isinstance(t, Tensor)]

@@ -37,11 +37,11 @@ def check_conditions(setup: Setup, run: Run, data: Batch, conditions: Sequence[s
     """
     if setup.prepared.digests:  # raw media: two samples are an encoding of their own
         return
-    splits = splits_of(setup, data, run.fold)
+    splits = splits_of(setup, data, run)
     few = splits.test[:2]
     streams = dict(data[few].streams)
     sd = {m: s for m, (_, s) in statistics(data, torch.from_numpy(splits.train).to(data.y.device)).items()}
-    context = Context(sd, setup.benchmark.rates, streams)
+    context = Context(sd, setup.benchmark.rates, streams, setup.benchmark.indicators)
     for _, corruption, severity in parse(setup, conditions):
         setup.prepared.damage(streams, few, splits.train, corruption, severity, run.seed, context)
 
@@ -84,12 +84,12 @@ def check_answers(setup: Setup, run: Run, data: Batch) -> None:
     """An untrained model's answers to two samples: of the shape that the task asks for?
 
     Raises:
-        UsageError: they are of another shape. (What a method raises is told when it is trained.)
+        UsageError: they are of another shape. (What a method raises is reported when it is trained.)
     """
-    splits = splits_of(setup, data, run.fold)
+    splits = splits_of(setup, data, run)
     few = data[splits.train[:2]]
     try:
-        model = setup.trained.build(run.seed, statistics(data, torch.from_numpy(splits.train).to(data.y.device)), 2)
+        model = setup.trained.begin(run.seed, data, torch.from_numpy(splits.train))
         with torch.no_grad():
             answers = model.to(data.y.device).eval()(few)
     except UsageError:
@@ -134,17 +134,17 @@ class Case:
 
 
 def evaluate(
-    setup: Setup, cases: Sequence[Case], data: Batch, damage: Sequence[Damage], together: bool = False
+    setup: Setup, cases: Sequence[Case], data: Batch, damage: Sequence[Damage], stacked: bool = False
 ) -> list[Evaluation]:
     """Scores of trained models on their test samples, clean and under every condition, with the answers kept.
 
-    With `together`, all of them (networks of one blueprint) answer in one pass: on a GPU that is what makes a hundred
+    With `stacked`, all of them (networks of one blueprint) answer in one pass: on a GPU that is what makes a hundred
     conditions cheap.
     """
     trials = [_Trial(setup, case, data) for case in cases]
     for condition in [None, *damage]:
         batches = [trial.meet(condition) for trial in trials]
-        if together and len(cases) > 1:
+        if stacked and len(cases) > 1:
             networks = [case.model.model for case in cases if isinstance(case.model, Network)]
             answers = engine.predict_stacked(networks, batches)
         else:
@@ -162,7 +162,7 @@ class _Trial:
         task, test, train = setup.benchmark.task, self.test, torch.from_numpy(case.splits.train).to(data.y.device)
         self.y, self.y_mask = test.y.cpu().numpy(), test.y_mask.cpu().numpy()
         sd = {m: s for m, (_, s) in statistics(data, train).items()}
-        self.context = Context(sd, setup.benchmark.rates, dict(test.streams))
+        self.context = Context(sd, setup.benchmark.rates, dict(test.streams), setup.benchmark.indicators)
         self.measured = [*task.metrics, *(CALIBRATION if task.kind == "classify" else ())]
         constant = _constant(task, data.y[train], data.y_mask[train], self.y.shape[1])
         answers = np.broadcast_to(constant, (*self.y.shape[:2], task.out))

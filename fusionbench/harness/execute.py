@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 import fusionbench
-from fusionbench import engine, hparams
+from fusionbench import engine, hparams, registry
 from fusionbench.api import PROTOCOL, Batch
 from fusionbench.engine import Progress, Trained
 from fusionbench.errors import UsageError
@@ -34,11 +34,11 @@ from fusionbench.harness.evaluate import (
 )
 from fusionbench.harness.fit import Fitted, Fitter, costs_of
 from fusionbench.harness.fit import estimate as estimate_fits
-from fusionbench.harness.setup import Setup, member_of, splits_of
+from fusionbench.harness.setup import Setup, member_of, splits_of, training_of
 from fusionbench.records import Record, Run, merge, store
 from fusionbench.records.settings import Training
 
-AT_ONCE = 16  # runs that are evaluated together at most: each holds its test samples
+AT_ONCE = 16  # runs that are evaluated in one go at most: each holds its test samples
 
 
 def execute(
@@ -70,15 +70,15 @@ def execute(
     check_answers(setup, train[0], data)
     members, owners = [], []
     for number, run in enumerate(train):
-        splits = splits_of(setup, data, run.fold)
+        splits = training_of(setup, data, run)
         for lr in setup.recipe.lr:
             members.append(member_of(setup.recipe, run, splits, lr))
             owners.append(number)
-    together = stacked or engine.stack_size(setup.trained, members, data, setup.recipe, where)
+    size = stacked or engine.stack_size(setup.trained, members, data, setup.recipe, where)
     spent = {} if setup.recipe.quick else costs.measure(setup, members[0], data)
     finished: dict[int, list[Trained]] = {}
-    ready: list[tuple[Run, Mapping[float, Trained]]] = []  # to be evaluated together
-    for event in engine.train(setup.trained, members, data, setup.recipe, device=where, stacked=together):
+    ready: list[tuple[Run, Mapping[float, Trained]]] = []  # to be evaluated in one go
+    for event in engine.train(setup.trained, members, data, setup.recipe, device=where, stacked=size):
         if isinstance(event, Trained):
             number = owners[event.member]
             finished.setdefault(number, []).append(event)
@@ -101,18 +101,18 @@ def estimate(setup: Setup, train: Sequence[Run], conditions: Sequence[str], devi
         return estimate_fits(setup, train, len(parse(setup, conditions)) + 1)
     data = setup.data.to(where)
     run = train[0]
-    splits = splits_of(setup, data, run.fold)
+    splits = training_of(setup, data, run)
     members = [member_of(setup.recipe, run, splits, lr) for lr in setup.recipe.lr]
-    together = min(stacked, len(members))
-    program = engine.make_program(setup.trained, members[:together], data, replace(setup.recipe, steps=6), where)
+    size = min(stacked, len(members))
+    program = engine.make_program(setup.trained, members[:size], data, replace(setup.recipe, steps=6), where)
     for step in range(6):
         if step == 2:
             began = time.perf_counter()
         program.step(step)
-    a_step = (time.perf_counter() - began) / 4 * len(members) / together
+    a_step = (time.perf_counter() - began) / 4 * len(members) / size
     began = time.perf_counter()
     program.validate()
-    a_sample = (time.perf_counter() - began) / len(splits.val) / together
+    a_sample = (time.perf_counter() - began) / len(splits.val) / size
     recipe = setup.recipe
     validations = math.ceil(recipe.steps / recipe.interval) * len(members) * len(splits.val)
     evaluations = (len(parse(setup, conditions)) + 1) * len(splits.test)
@@ -150,39 +150,39 @@ def _finish(
     """Chooses the learning rate of each run on validation, evaluates, saves."""
     cases, chosen = [], []
     for run, trained in ready:
-        sound = {lr: t for lr, t in trained.items() if t.error is None}
+        valid = {lr: t for lr, t in trained.items() if t.error is None}
         fresh = replace(
-            _begun(setup, run, data.y.device),
+            begun(setup, run, data.y.device),
             history={f"{lr:g}": t.history for lr, t in trained.items()},
             seconds={"train": sum(t.seconds for t in trained.values())},
         )
-        if not sound:
+        if not valid:
             worst = "; ".join(f"lr {lr:g}: {t.error}" for lr, t in trained.items())
             failed = replace(fresh, error=worst)
             store.save(results, failed, None, None)
             yield failed
             continue
-        lr = max(sound, key=lambda rate: (sound[rate].score, -rate))
-        best = sound[lr]
+        lr = max(valid, key=lambda rate: (valid[rate].score, -rate))
+        best = valid[lr]
         model = Network(load_model(setup, run, best.weights, data.y.device))
-        cases.append(Case(run, model, splits_of(setup, data, run.fold)))
+        cases.append(Case(run, model, splits_of(setup, data, run)))
         chosen.append((replace(fresh, chosen={"lr": lr, "step": float(best.step), "validation": best.score}), best))
     if not cases:
         return
     began = time.perf_counter()
-    together = data.y.device.type == "cuda" and all(best.stacked > 1 for _, best in chosen)
-    evaluations = evaluate(setup, cases, data, parse(setup, conditions), together)
+    stacked = data.y.device.type == "cuda" and all(best.stacked > 1 for _, best in chosen)
+    evaluations = evaluate(setup, cases, data, parse(setup, conditions), stacked)
     taken = (time.perf_counter() - began) / len(cases)
     for case, (fresh, best), found in zip(cases, chosen, evaluations, strict=True):
         known = replace(
             fresh, parameters=best.parameters, costs=spent, how=str(Training(best.stacked - 1, best.captured))
         )
-        done = _ended(setup, known, data, case, found, taken)
+        done = ended(setup, known, data, case, found, taken)
         store.save(results, done, *((found.predictions, best.weights) if done.status == "done" else (None, None)))
         yield done
 
 
-def _begun(setup: Setup, run: Run, device: torch.device) -> Record:
+def begun(setup: Setup, run: Run, device: torch.device) -> Record:
     """What a record says before there is a result."""
     return replace(
         blank(setup, run),
@@ -190,17 +190,18 @@ def _begun(setup: Setup, run: Run, device: torch.device) -> Record:
         marks=setup.marks,
         complete={"folds": setup.benchmark.folds, "seeds": setup.benchmark.seeds},
         table=list(setup.benchmark.corruptions),
+        reading={name: getattr(setup.benchmark, name) for name in registry.READING},
         versions=_versions(),
         device=_device_name(device),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
-def _ended(setup: Setup, fresh: Record, data: Batch, case: Case, found: Evaluation, taken: float) -> Record:
+def ended(setup: Setup, fresh: Record, data: Batch, case: Case, found: Evaluation, taken: float) -> Record:
     """The record with its scores; a failed one where the answers are none."""
     if found.error is not None:
         return replace(fresh, error=found.error, parameters={}, costs={}, how="")
-    splits = case.splits
+    splits = training_of(setup, data, case.run)
     sizes = {"train": len(splits.train), "val": len(splits.val), "test": len(splits.test)}
     return replace(
         fresh,
@@ -224,9 +225,9 @@ def _fit(
         model = refit(setup, old, data)
         missing = [damage for damage in parse(setup, conditions) if damage[0] not in old.scores]
         began = time.perf_counter()
-        (found,) = evaluate(setup, [Case(old.run, model, splits_of(setup, data, old.run.fold))], data, missing)
+        (found,) = evaluate(setup, [Case(old.run, model, splits_of(setup, data, old.run))], data, missing)
         if found.scores[CLEAN] == dict(old.scores[CLEAN]):
-            yield _merged(old, found, results, time.perf_counter() - began)
+            yield merged(old, found, results, time.perf_counter() - began)
         else:  # another version of a library, another machine: all of its numbers must be of one model
             conditions = list(dict.fromkeys([*conditions, *(c for c in old.scores if c not in (CLEAN, CHANCE))]))
             runs = [*runs, old.run]
@@ -234,23 +235,23 @@ def _fit(
         check_conditions(setup, runs[0], data, conditions)
     for run in runs:
         model = fitter.run(run)
-        chosen, tried = fitter.choose(run.fold)
+        chosen, tried = fitter.choose(run)
         if not spent and not setup.recipe.quick:
             spent = costs_of(model, data)
-        case = Case(run, model, splits_of(setup, data, run.fold))
+        case = Case(run, model, splits_of(setup, data, run))
         began = time.perf_counter()
         (found,) = evaluate(setup, [case], data, parse(setup, conditions))
         learned = model.estimator.learned()
         fresh = replace(
-            _begun(setup, run, data.y.device),
-            chosen={**chosen, "validation": fitter.score(model, run.fold)},
+            begun(setup, run, data.y.device),
+            chosen={**chosen, "validation": fitter.score(model, run)},
             history={name: [{"step": 0.0, "score": score}] for name, score in tried.items() if math.isfinite(score)},
             seconds={"train": model.seconds},
             parameters={"allocated": learned, "trained": learned},
             costs=spent,
             how="fitted in one call",
         )
-        done = _ended(setup, fresh, data, case, found, time.perf_counter() - began)
+        done = ended(setup, fresh, data, case, found, time.perf_counter() - began)
         store.save(results, done, found.predictions if done.status == "done" else None, None)
         yield done
 
@@ -260,7 +261,7 @@ def refit(setup: Setup, old: Record, data: Batch) -> Fitted:
     settings = {name: value for name, value in old.chosen.items() if name != "validation" and value is not None}
     declared = hparams.read(setup.blueprint.fuser)
     typed = {name: declared[name].parse(value) for name, value in settings.items()}
-    return Fitter(setup, data).fit(old.run.fold, old.run.seed, typed)
+    return Fitter(setup, data).fit(old.run, typed)
 
 
 def _evaluate_again(setup: Setup, old: Record, data: Batch, results: Path, conditions: Sequence[str]) -> Record:
@@ -273,11 +274,11 @@ def _evaluate_again(setup: Setup, old: Record, data: Batch, results: Path, condi
     missing = [damage for damage in parse(setup, conditions) if damage[0] not in old.scores]
     began = time.perf_counter()
     model = Network(load_model(setup, old.run, weights, data.y.device))
-    (found,) = evaluate(setup, [Case(old.run, model, splits_of(setup, data, old.run.fold))], data, missing)
-    return _merged(old, found, results, time.perf_counter() - began)
+    (found,) = evaluate(setup, [Case(old.run, model, splits_of(setup, data, old.run))], data, missing)
+    return merged(old, found, results, time.perf_counter() - began)
 
 
-def _merged(old: Record, found: Evaluation, results: Path, seconds: float) -> Record:
+def merged(old: Record, found: Evaluation, results: Path, seconds: float) -> Record:
     """The record with its new conditions, on disk."""
     new = replace(old, scores=found.scores, best=found.best, rates=found.rates, seconds={"evaluate": seconds})
     before = store.predictions(results, old.run)

@@ -14,23 +14,28 @@ import torch
 
 from fusionbench import engine
 from fusionbench.api import Batch, Estimator, UsageError
-from fusionbench.engine.model import Blueprint, Model, statistics
+from fusionbench.engine.model import Blueprint, Model
 from fusionbench.engine.recipe import rates_of
 from fusionbench.harness.costs import latency
-from fusionbench.harness.setup import Setup, splits_of
+from fusionbench.harness.setup import Setup, splits_of, training_of
 from fusionbench.metrics import evaluate, oriented
 from fusionbench.records import Run
 
-FIRST = 0  # the seed with which the settings of a fold are chosen
+FIRST = 0  # the seed with which the settings of a fold are chosen, unless each seed deals its own folds
 PART = 8  # an estimate fits on one in so many training samples
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A fitted estimator, with the normalisation before it; it answers as a trained model does."""
+    """A fitted estimator, with the normalisation before it; it answers as a trained model does.
+
+    `seen`: of one that sees the place in the recording alone, the whole dataset as it meets it; whatever was done to a
+    batch's own streams, it answers by that.
+    """
 
     model: Model
     seconds: float
+    seen: Batch | None = None
 
     @property
     def estimator(self) -> Estimator:
@@ -45,7 +50,7 @@ class Fitted:
         """
         parts = []
         for rows in torch.arange(len(batch)).split(engine.chunk(batch)):
-            some = batch[rows]
+            some = batch[rows] if self.seen is None else self.seen[batch.index[rows]]
             found = np.asarray(self.estimator.predict(self.model.encode(dict(some.streams), some.y.shape[1])))
             wanted = (len(some), some.y.shape[1], self.model.task.out)
             if found.shape != wanted:
@@ -68,7 +73,7 @@ def fit(blueprint: Blueprint, data: Batch, train: np.ndarray, val: np.ndarray, s
         if len(index) == 0:
             raise UsageError(f"there are no {side} samples")
     began = time.perf_counter()
-    model = blueprint.build(seed, statistics(data, torch.from_numpy(train)), len(train)).eval()
+    model = blueprint.begin(seed, data, torch.from_numpy(train)).eval()
     rates = rates_of(missing, list(blueprint.shapes))
     groups = {name: number for number, name in enumerate(dict.fromkeys(data.groups[i] for i in train))}
     sides = []
@@ -78,7 +83,13 @@ def fit(blueprint: Blueprint, data: Batch, train: np.ndarray, val: np.ndarray, s
         with torch.no_grad():
             streams = model.encode(dict(streams), part.y.shape[1])
         sides.append(
-            replace(part, streams=streams, ids=(), groups=[groups.setdefault(g, len(groups)) for g in part.groups])
+            replace(
+                part,
+                streams=streams,
+                ids=(),
+                groups=[groups.setdefault(g, len(groups)) for g in part.groups],
+                attributes={},
+            )
         )
     fitted = Fitted(model, 0.0)
     fitted.estimator.fit(sides[0], sides[1], seed)
@@ -86,42 +97,51 @@ def fit(blueprint: Blueprint, data: Batch, train: np.ndarray, val: np.ndarray, s
 
 
 class Fitter:
-    """Fits the runs of one setup; what validation chooses in a fold is chosen once, with the first seed."""
+    """Fits the runs of one setup; what validation chooses in a fold is chosen once, with the first seed.
+
+    Where each seed deals its own folds, the first seed's validation people may be another's test people: then each
+    chooses for itself.
+    """
 
     def __init__(self, setup: Setup, data: Batch) -> None:
         self.setup, self.data = setup, data
-        self.chosen: dict[int, tuple[dict[str, float], dict[str, float]]] = {}
+        self.seen = setup.seen.to("cpu") if setup.sees_order else data
+        self.chosen: dict[tuple[int, int], tuple[dict[str, float], dict[str, float]]] = {}
         self._kept: dict[tuple[int, int], Fitted] = {}
 
-    def choose(self, fold: int) -> tuple[dict[str, float], dict[str, float]]:
-        """The settings of the grid for a fold, and the validation score of each candidate."""
-        if fold not in self.chosen:
+    def choose(self, run: Run) -> tuple[dict[str, float], dict[str, float]]:
+        """The settings of the grid for a run's fold, and the validation score of each candidate."""
+        run = run if self.setup.partition else replace(run, seed=FIRST)
+        place = run.fold, run.seed
+        if place not in self.chosen:
             best, scores = (-math.inf, dict[str, float]()), dict[str, float]()
             candidates = grid_of(self.setup)
             for settings in candidates if len(candidates) > 1 else ():
-                model = self.fit(fold, FIRST, settings)
-                score = self.score(model, fold)
+                model = self.fit(run, settings)
+                score = self.score(model, run)
                 scores[", ".join(f"{name}={value:g}" for name, value in settings.items())] = score
                 if score > best[0] or not best[1]:  # of equals the first
                     best = score, settings
-                    self._kept[fold, FIRST] = model
-            self.chosen[fold] = best[1] or candidates[0], scores
-        return self.chosen[fold]
+                    self._kept[place] = model
+            self.chosen[place] = best[1] or candidates[0], scores
+        return self.chosen[place]
 
     def run(self, run: Run) -> Fitted:
         """The run's estimator, with the settings that its fold has chosen."""
-        settings, _ = self.choose(run.fold)
+        settings, _ = self.choose(run)
         kept = self._kept.pop((run.fold, run.seed), None)  # the one that was chosen, if it is this seed's
-        return kept or self.fit(run.fold, run.seed, settings)
+        return kept or self.fit(run, settings)
 
-    def fit(self, fold: int, seed: int, settings: Mapping[str, float]) -> Fitted:
-        splits = splits_of(self.setup, self.data, fold)
+    def fit(self, run: Run, settings: Mapping[str, float]) -> Fitted:
+        splits = training_of(self.setup, self.data, run)
         blueprint = replace(self.setup.trained, settings={**self.setup.trained.settings, **settings})
-        return fit(blueprint, self.data, splits.train, splits.val, seed, self.setup.recipe.missing)
+        missing = "" if self.setup.sees_order else self.setup.recipe.missing
+        fitted = fit(blueprint, self.seen, splits.train, splits.val, run.seed, missing)
+        return replace(fitted, seen=self.seen if self.setup.sees_order else None)
 
-    def score(self, model: Fitted, fold: int) -> float:
+    def score(self, model: Fitted, run: Run) -> float:
         """The primary metric on the validation samples, higher better; minus infinity where it is undefined."""
-        return score(model, self.data[splits_of(self.setup, self.data, fold).val])
+        return score(model, self.data[splits_of(self.setup, self.data, run).val])
 
 
 def score(model: Fitted, batch: Batch) -> float:
@@ -159,12 +179,12 @@ def costs_of(model: Fitted, data: Batch) -> dict[str, float | None]:
 
 def estimate(setup: Setup, runs: Sequence[Run], evaluations: int) -> float:
     """Seconds that fitting and evaluating these runs may take, from a fit on a part of one's training samples."""
-    data, run = setup.data, runs[0]
-    splits = splits_of(setup, data, run.fold)
+    data, run = setup.seen, runs[0]
+    splits = training_of(setup, data, run)
     model = fit(setup.trained, data, splits.train[::PART], splits.val[::PART], FIRST)
     began = time.perf_counter()
     model.answer(data[splits.test[::PART]])
     asked = time.perf_counter() - began
-    folds = len({r.fold for r in runs})
-    fits = len(runs) + folds * (len(grid_of(setup)) - 1)
+    choices = len({(r.fold, r.seed if setup.partition else FIRST) for r in runs})
+    fits = len(runs) + choices * (len(grid_of(setup)) - 1)
     return PART * (fits * model.seconds + len(runs) * evaluations * asked)

@@ -1,4 +1,4 @@
-"""A recorded run again: trained anew and compared, or its weights used for a challenge's test list."""
+"""A recorded run again: trained and compared, or its weights used for a challenge's test list."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def setup_of(
             raise UsageError(f"record {old.run.id} names the file {named}: if you trust it, say {what} {named}")
     parts = {part: dict(values) for part, values in old.run.hparams.items()}
     parts["benchmark"] = {**parts.get("benchmark", {}), **(settings or {}), **({"root": root} if root else {})}
-    return setup(benchmark or old.run.benchmark, fuser or old.run.fuser, old.run.backbones, parts)
+    return setup(
+        benchmark or old.run.benchmark, fuser or old.run.fuser, old.run.backbones, parts, partition=old.run.partition
+    )
 
 
 def reproduce(
@@ -55,6 +57,9 @@ def reproduce(
     Args:
         benchmark, fuser: where they are now, if they were given by path; root: where the data are.
     """
+    if old.run.ensemble:
+        one = old.run.members[0].id
+        raise UsageError(f"run {old.run.id} averages others: reproduce a member of it, as {one}")
     fresh = setup_of(old, benchmark=benchmark, fuser=fuser, root=root)
     with tempfile.TemporaryDirectory() as folder:
         run = fresh.run(old.run.fold, old.run.seed)
@@ -69,6 +74,8 @@ def submit(setup: Setup, old: Record, results: Path, out: Path) -> None:
     Raises:
         UsageError: the benchmark has no submission format, or the run's weights are not on disk.
     """
+    if old.run.ensemble:
+        raise UsageError(f"run {old.run.id} averages others: hand in a member of it, as {old.run.members[0].id}")
     data = setup.data
     model: Answering
     if setup.is_estimator:

@@ -11,13 +11,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fusionbench import contract, features, hparams, registry
-from fusionbench.api import Batch, Benchmark, Estimator, Splits, Stream
+from fusionbench.api import Batch, Benchmark, Estimator, Splits, Stream, keyed
 from fusionbench.engine import Member, Recipe
 from fusionbench.engine.model import Blueprint
 from fusionbench.errors import UsageError, unknown
 from fusionbench.records import Run, plain
+from fusionbench.records.types import PER_SEED
 
+#: The only stream of a method that sees nothing but the place in the recording.
+POSITION = "position"
 QUICK = {"steps": 30, "interval": 15, "lr": (1e-3,)}
 
 
@@ -80,6 +85,7 @@ class Setup:
     tuned: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)  # of `setup`: another process builds the same from them
     held: frozenset[str] = frozenset()  # hyper-parameters of the fuser that are not at their defaults
+    partition: str = ""  # "per-seed": each seed deals the groups into folds anew
 
     def __repr__(self) -> str:
         return f"Setup({' '.join([self.names['fuser'], *self.changes])} on {self.benchmark_name})"
@@ -99,8 +105,28 @@ class Setup:
     @cached_property
     def trained(self) -> Blueprint:
         """The blueprint of what is trained: encoded modalities come as vectors."""
+        if self.sees_order:
+            return replace(
+                self.blueprint, shapes={POSITION: (1,)}, backbones={POSITION: self.blueprint.backbones[POSITION]}
+            )
         rates = {m: rate for m, rate in self.benchmark.rates.items() if m not in self.prepared.encoders}
         return replace(self.blueprint, shapes=self.prepared.shapes, backbones=self.prepared.backbones, rates=rates)
+
+    @property
+    def sees_order(self) -> bool:
+        """Does it meet nothing but the place in the recording?"""
+        return self.is_estimator and bool(getattr(self.blueprint.fuser, "sees_order", False))
+
+    @cached_property
+    def seen(self) -> Batch:
+        """The samples as the method meets them: with the streams of the benchmark, or with the position alone."""
+        if not self.sees_order:
+            return self.data
+        place = contract.order(self.benchmark, self.benchmark_name, self.data)
+        if place is None:
+            raise UsageError(f"{self.names['fuser']}: {self.benchmark_name} gives no order of its samples")
+        x = torch.from_numpy(place).float()[:, None, None].expand(-1, self.data.y.shape[1], 1)
+        return replace(self.data, streams={POSITION: Stream(x, torch.ones(x.shape[:2], dtype=torch.bool))})
 
     @property
     def is_estimator(self) -> bool:
@@ -125,20 +151,32 @@ class Setup:
 
     def run(self, fold: int, seed: int) -> Run:
         backbones = {m: self.names[f"backbone.{m}"] for m in self.benchmark.shapes}
-        return Run(self.benchmark_name, self.names["fuser"], backbones, fold, seed, plain(self.hparams), self.tuned)
+        return Run(
+            benchmark=self.benchmark_name,
+            fuser=self.names["fuser"],
+            backbones=backbones,
+            fold=fold,
+            seed=seed,
+            hparams=plain(self.hparams),
+            tuned=self.tuned,
+            partition=self.partition,
+        )
 
     def runs(self, folds: Iterable[int] | None = None, seeds: Iterable[int] | None = None) -> list[Run]:
         """Every fold and seed asked for; the benchmark's own number of each by default.
 
         Raises:
-            UsageError: there is no such fold.
+            UsageError: there is no such fold, or the folds are to be dealt by each seed and cannot be.
         """
         folds = list(range(self.benchmark.folds) if folds is None else folds)
         for fold in folds:
             if not 0 <= fold < self.benchmark.folds:
                 raise UsageError(f"{self.benchmark_name} has folds 0 to {self.benchmark.folds - 1}, not {fold}")
         seeds = list(range(self.benchmark.seeds) if seeds is None else seeds)
-        return [self.run(fold, seed) for fold in folds for seed in seeds]
+        runs = [self.run(fold, seed) for fold in folds for seed in seeds]
+        for run in runs if self.partition else ():  # every deal is checked before anything is trained
+            splits_of(self, self.data, run)
+        return runs
 
 
 def setup(
@@ -149,6 +187,7 @@ def setup(
     quick: bool = False,
     tuned: str = "",
     datasets: dict[str, Dataset] | None = None,
+    partition: str = "",
 ) -> Setup:
     """Loads the plugins and fills in every hyper-parameter.
 
@@ -158,12 +197,16 @@ def setup(
         tuned: the search that `given` comes from, for records and tables.
         datasets: those of setups made before; one of the same benchmark, settings and encoders is shared, a new one
             is added.
+        partition: "per-seed": each seed deals the groups into folds anew; empty: one partition for all seeds.
 
     Raises:
-        UsageError: a plugin, modality, part or hyper-parameter is unknown, or a value is of the wrong type.
+        UsageError: a plugin, modality, part, hyper-parameter or partition is unknown, or a value is of the wrong type.
     """
+    if partition not in ("", PER_SEED):
+        raise unknown("partition", partition, [PER_SEED])
     arguments: dict[str, Any] = {
         "benchmark": benchmark, "fuser": fuser, "backbones": backbones, "given": given, "quick": quick, "tuned": tuned,
+        "partition": partition,
     }  # fmt: skip
     given, backbones = dict(given or {}), dict(backbones or {})
     code, settings, declared = {}, {}, {}
@@ -184,10 +227,16 @@ def setup(
     method = registry.load("fusers", fuser)
     names = {"fuser": registry.plugin_name(fuser)}
     fitted = issubclass(method, Estimator)
+    ordered = fitted and method.sees_order
+    if ordered and not contract.has_order(protocol):
+        raise UsageError(
+            f"{names['fuser']} sees when samples were taken, and {benchmark_name} does not say: it declares no order"
+        )
     recipe = Recipe(**prepare("train", Recipe, "training", {**constants, **(QUICK if quick else {}), "quick": quick}))
     if fitted:
         recipe = _of_estimator(recipe, names["fuser"])
-        settings["train"] = {"missing": recipe.missing, "quick": quick}
+        kept = ("missing", "quick", "groups")
+        settings["train"] = {name: value for name, value in settings["train"].items() if name in kept}
     prepare("fuser", method, names["fuser"])
     code["fuser"] = registry.fingerprint(method)
 
@@ -207,6 +256,10 @@ def setup(
                 raise UsageError(
                     f"{names['fuser']} takes vectors, a step of {m} is {step}: give it a frozen encoder, --backbone.{m}"
                 )
+        if protocol.task.per_frame and encoder.clips_only:
+            raise UsageError(
+                f"{name} makes one step of a clip, {benchmark_name} asks for an answer a frame: another --backbone.{m}"
+            )
         part = f"backbone.{m}"
         names[part] = registry.plugin_name(name)
         chosen[m] = encoder, prepare(part, encoder, f"{names[part]} ({m})", defaults if name == default else {})
@@ -229,12 +282,16 @@ def setup(
         changes += [f"{part}.{name}={_spell(value)}" for name, value in filled.items() if value != usual[name]]
     if tuned:
         changes = [f"tuned={tuned}"]
+    if partition:
+        changes.append(f"partition={partition}")
     blueprint = Blueprint(protocol.task, protocol.shapes, method, settings["fuser"], chosen, protocol.rates)
+    if ordered:
+        blueprint = replace(blueprint, backbones={**chosen, POSITION: (registry.load("backbones", "identity"), {})})
     held = frozenset(n for n, value in settings["fuser"].items() if value != declared["fuser"][n].default)
     # Setups of one benchmark and the same backbones share one copy of its data.
     parts = [part for part in settings if part not in ("fuser", "train")]
-    told = arguments["given"] or {}  # where the data lie is no setting
-    key = repr([[benchmark_name, p, names.get(p), code[p], settings[p], told.get(p)] for p in parts])
+    asked = arguments["given"] or {}  # where the data lie is no setting
+    key = repr([[benchmark_name, p, names.get(p), code[p], settings[p], asked.get(p)] for p in parts])
     known = {} if datasets is None else datasets
     dataset = known.setdefault(key, Dataset(benchmark_name, protocol, chosen))
     return Setup(
@@ -250,6 +307,7 @@ def setup(
         tuned,
         arguments,
         held,
+        partition,
     )
 
 
@@ -265,7 +323,8 @@ def _of_estimator(recipe: Recipe, name: str) -> Recipe:
         raise UsageError(
             f"{name} meets each sample once: --train.missing hides modalities from it, not modality_dropout"
         )
-    return Recipe(missing=recipe.missing, quick=recipe.quick, lr=(recipe.lr[0],), steps=1, interval=1, batch=1)
+    kept: dict[str, Any] = {name: getattr(recipe, name) for name in ("missing", "quick", "groups")}
+    return Recipe(**kept, lr=(recipe.lr[0],), steps=1, interval=1, batch=1)
 
 
 def _of_a_run(hparam: hparams.HParam, value: Any) -> bool:
@@ -286,8 +345,35 @@ def member_of(recipe: Recipe, run: Run, splits: Splits, lr: float) -> Member:
     return Member(run.fold, run.seed, splits.train, splits.val, lr, *scalars)
 
 
-def splits_of(setup: Setup, data: Batch, fold: int) -> Splits:
-    return contract.splits(setup.benchmark, setup.benchmark_name, data, fold)
+def splits_of(setup: Setup, data: Batch, run: Run) -> Splits:
+    """The samples that a run trains on, is selected by, and is tested on."""
+    deal = run.seed if setup.partition else None
+    return contract.splits(setup.benchmark, setup.benchmark_name, data, run.fold, deal)
+
+
+def training_of(setup: Setup, data: Batch, run: Run) -> Splits:
+    """The split that a run learns from: of its training groups the share that `train.groups` keeps.
+
+    Groups are put in an order that depends on fold, seed and name alone, and the first are kept: a smaller share is
+    part of a larger one, and each seed keeps others. Validation and test groups stay.
+
+    Raises:
+        UsageError: fewer than two groups are left.
+    """
+    splits, share = splits_of(setup, data, run), setup.recipe.groups
+    if share == 1:
+        return splits
+    names = sorted(
+        {data.groups[i] for i in splits.train}, key=lambda g: (keyed.number("train.groups", run.fold, run.seed, g), g)
+    )
+    count = round(share * len(names))
+    if count < 2:
+        raise UsageError(
+            f"train.groups {share:g} leaves {count} of the {len(names)} training groups of {setup.benchmark_name} "
+            f"(fold {run.fold}): two are the least, a share of {2 / len(names):.2g}"
+        )
+    kept = set(names[:count])
+    return replace(splits, train=splits.train[[data.groups[i] in kept for i in splits.train]])
 
 
 def _module_doc(plugin: type) -> str:

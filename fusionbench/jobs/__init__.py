@@ -6,8 +6,6 @@ what it carries and writes the records itself. So a job can be given to another 
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +15,7 @@ import torch
 
 from fusionbench import harness, tracking
 from fusionbench.errors import UsageError
-from fusionbench.jobs.cluster import on_cluster
+from fusionbench.jobs.cluster import address_of, on_cluster
 from fusionbench.jobs.local import in_process, in_processes, work
 from fusionbench.jobs.plan import Failure, Job, Outcome, Plan, Running, cut, plan_runs, sized
 from fusionbench.jobs.progress import watch
@@ -53,7 +51,7 @@ class Performed:
 
     @property
     def ok(self) -> bool:
-        """Did everything end well?"""
+        """Did everything succeed?"""
         return not self.failures and all(record.status == "done" for record in self.fresh)
 
 
@@ -86,12 +84,14 @@ def perform(
     Raises:
         UsageError: the device is not there, or the cluster cannot be used.
     """
+    where = harness.pick(device)  # a wrong one is told whatever is on disk
+    if cluster is not None:
+        address_of(cluster)
     ready = [item for plan in plans for item in plan.done]
     plans = [plan for plan in plans if plan.todo]
     if not plans:
         say(f"{title}: all {len(ready)} runs are on disk")
         return Performed(ready)
-    where = harness.pick(device)
     train, evaluate = (sum(len(getattr(plan, part)) for plan in plans) for part in ("train", "evaluate"))
     todo = f"{train} runs to train" + (f", {evaluate} to evaluate" if evaluate else "")
     if cluster is None:
@@ -150,19 +150,15 @@ def execute(
         for job, setup in cut(plans, results, 1, where, device=device):
             yield from in_process(job, setup)
         return
-    folder = tempfile.mkdtemp(prefix="fusionbench-")
-    try:
-        import joblib
+    import joblib
 
-        threads = max(1, min(torch.get_num_threads(), joblib.cpu_count() // jobs))
-        pairs = cut(plans, results, jobs, where, device=device, folder=folder, threads=threads)
-        yield from in_processes([job for job, _ in pairs], jobs, threads)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    threads = max(1, min(torch.get_num_threads(), joblib.cpu_count() // jobs))
+    pairs = cut(plans, results, jobs, where, device=device, threads=threads)
+    yield from in_processes([job for job, _ in pairs], jobs, threads)
 
 
 def _estimate(plan: Plan, device: str) -> float:
-    """Seconds of one plan; 0 for a method that breaks, which is told when it is run, and the others go on."""
+    """Seconds of one plan; 0 for a method that breaks, which is reported when it is run, and the others go on."""
     seconds = 0.5 * len(plan.evaluate)
     if not plan.train:
         return seconds

@@ -85,7 +85,7 @@ def connected(cluster: str) -> Iterator[Any]:
     Raises:
         UsageError: the address is of another form, Dask is not installed, no scheduler answers, or there is no worker.
     """
-    address, port = _address(cluster)
+    address, port = address_of(cluster)
     try:
         from distributed import Client
     except ImportError:
@@ -117,10 +117,14 @@ def connected(cluster: str) -> Iterator[Any]:
         yield client
 
 
-def _address(cluster: str) -> tuple[str, int]:
-    """Dask's own spelling of the address, and its port."""
-    parts = urlsplit(cluster)
+def address_of(cluster: str) -> tuple[str, int]:
+    """Dask's own spelling of the address, and its port.
+
+    Raises:
+        UsageError: it is of another form.
+    """
     try:
+        parts = urlsplit(cluster)
         port = parts.port or 8786
         if parts.scheme not in SCHEMES or parts.path.strip("/"):
             raise ValueError

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from fusionbench import harness, registry
+from fusionbench import harness, paths, registry
 from fusionbench.engine import Progress
 from fusionbench.errors import UsageError
 from fusionbench.harness import Dataset, Setup
@@ -92,7 +92,7 @@ def work_here(job: Job) -> Outcome:
     warnings.filterwarnings("ignore", "left out: ")  # the parent has listed the broken files
     torch.set_num_threads(job.threads or 1)
     if job.device in ("auto", "cuda") and (gpus := torch.cuda.device_count()) > 1:
-        job = replace(job, device=f"cuda:{_slot(Path(job.folder)) % gpus}")
+        job = replace(job, device=f"cuda:{_slot(paths.cache_dir() / 'gpus') % gpus}")
     return work(job)
 
 
@@ -142,9 +142,10 @@ _held: list[Any] = []
 
 
 def _slot(folder: Path) -> int:
-    """The lowest number that no other living process holds; this one holds it until it ends."""
+    """The lowest number that no other living process of this machine holds; this one holds it until it ends."""
     from filelock import FileLock, Timeout
 
+    folder.mkdir(parents=True, exist_ok=True)
     while not _held:
         for number in range(1024):
             lock = FileLock(folder / f"{number}.lock")
@@ -173,7 +174,7 @@ def in_process(job: Job, setup: Setup) -> Iterator[Record | Failure | Running]:
 def in_processes(queue: Sequence[Job], jobs: int, threads: int) -> Iterator[Record | Failure | Running]:
     """Through joblib's process pool, which breaks when a worker is killed: what was lost is queued again.
 
-    Nobody knows whose job killed the pool, so one that was lost twice in company waits until it can be alone.
+    Nobody knows whose job killed the pool, so one that was lost twice beside others waits until it can be alone.
     """
     import joblib
     from joblib.externals.loky.process_executor import BrokenProcessPool

@@ -40,6 +40,11 @@ class Plan:
     stack: int | None = None
 
     @property
+    def runs(self) -> list[Run]:
+        """Everything that is asked for."""
+        return [*(r.run for r in [*self.done, *self.evaluate]), *self.train]
+
+    @property
     def todo(self) -> int:
         """How many runs are not done."""
         return len(self.evaluate) + len(self.train)
@@ -50,6 +55,10 @@ def plan_runs(
 ) -> Plan:
     """Compares what is asked for with what is on disk. A record counts only if all of its identity matches."""
     _refuse_namesake(setup, results)
+    runs = list(runs)
+    if setup.recipe.groups < 1:
+        for run in {(run.fold, run.seed if setup.partition else 0): run for run in runs}.values():
+            harness.training_of(setup, setup.data, run)  # refuses a share that leaves too few
     wanted = {name for name, *_ in harness.parse(setup, conditions)} | {CLEAN}
     found = Plan(setup, tuple(conditions), published)
     for run in runs:
@@ -99,7 +108,7 @@ class Job:
         package: likewise, of workers on a cluster: `package()`; empty in a process of this machine.
         stack: members a program; None: the worker measures.
         threads: of torch in a worker process; None: as the worker was started.
-        folder: where processes of this machine take their turns on its GPUs, and cluster workers note what they begin.
+        folder: where the workers of a cluster note what they begin.
     """
 
     arguments: Mapping[str, Any]
@@ -170,7 +179,7 @@ def sized(plan: Plan, where: torch.device, stack: int | None = None) -> Plan:
         return plan
     setup, run = plan.setup, plan.train[0]
     data = setup.data.to(where)
-    member = harness.member_of(setup.recipe, run, harness.splits_of(setup, data, run.fold), setup.recipe.lr[0])
+    member = harness.member_of(setup.recipe, run, harness.training_of(setup, data, run), setup.recipe.lr[0])
     return replace(plan, stack=engine.stack_size(setup.trained, [member], data, setup.recipe, where))
 
 

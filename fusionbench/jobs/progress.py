@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from fusionbench.jobs.plan import Failure, Running
 from fusionbench.records import Record
 
+BESIDE = 62  # signs of the bar and the counts: in a narrow terminal the title gives way
+
 
 @dataclass
 class _State:
@@ -35,6 +37,12 @@ class _State:
         seconds = (time.monotonic() - self.began) * max(0.0, self.total - self.progress) / self.progress
         return f"{seconds:.0f} s left" if seconds < 120 else f"{seconds / 60:.0f} min left"
 
+    @property
+    def brief(self) -> str:
+        """What stands beside a bar."""
+        counts = f"{self.done} of {self.total} runs, {self.jobs} running, {self.failed} failed"
+        return f"{counts}, {self.left}" if self.left else counts
+
     def __str__(self) -> str:
         counts = f"{self.done} of {self.total} runs done, {self.jobs} jobs running, {self.failed} failed"
         return f"{counts}, {self.left}" if self.left else counts
@@ -45,7 +53,7 @@ def watch(
 ) -> Iterator[Record | Failure]:
     """Passes records and failures on, and says on standard error how far they are of `total` runs.
 
-    Without a terminal there is a line every `every` seconds at most, and one at the end; a failure is told at once.
+    Without a terminal there is a line every `every` seconds at most, and one at the end; a failure is reported at once.
     """
     state = _State(total)
     with ExitStack() as stack:
@@ -86,14 +94,17 @@ def _lines(state: _State, title: str, every: float) -> tuple[Callable[[str], Non
 
 def _screen(state: _State, title: str, stack: ExitStack) -> tuple[Callable[[str], None], Callable[[bool], None]]:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.table import Column
 
-    text = TextColumn("{task.fields[state]}", markup=False)
-    columns = TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn(), text
-    bar = stack.enter_context(Progress(*columns, console=Console(stderr=True), transient=True))
+    console = Console(stderr=True)
+    title_column = Column(no_wrap=True, overflow="ellipsis", max_width=max(12, console.width - BESIDE))
+    name = TextColumn("{task.description}", markup=False, table_column=title_column)
+    text = TextColumn("{task.fields[state]}", markup=False, table_column=Column(no_wrap=True))
+    bar = stack.enter_context(Progress(name, BarColumn(10), text, console=console, transient=True))
     task = bar.add_task(title, total=state.total, state="")
 
     def show(last: bool) -> None:
-        bar.update(task, completed=state.progress, state=str(state))
+        bar.update(task, completed=state.progress, state=state.brief)
 
     return lambda line: bar.console.print(line, markup=False, highlight=False), show

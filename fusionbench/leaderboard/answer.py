@@ -12,7 +12,8 @@ from fusionbench.leaderboard.commands import command
 from fusionbench.leaderboard.layout import drawn, fitted
 from fusionbench.leaderboard.rendering import QUICK_COLUMNS
 from fusionbench.leaderboard.robustness import alone, late
-from fusionbench.leaderboard.sentences import best, sentence
+from fusionbench.leaderboard.sentences import best, over_chance, sentence
+from fusionbench.leaderboard.statistics import SCORE
 from fusionbench.records.rows import REFERENCE
 
 MINE, BEST, OTHER = "> ", "* ", "  "
@@ -49,7 +50,10 @@ def _answer(board: Board, mine: Sequence[Row], width: int | None, styled: bool) 
     title = f"{text.styled(board.title, *bold)}: {metric}{groups}"
     legend = f"{MINE}your row" + (f"; {BEST}the best row" if top in rows and top not in mine else "")
     others = "; the others are the references" if len(rows) > len(mine) + (top in rows and top not in mine) else ""
-    notes = [legend + others, *(line for row in mine for line in _meaning(board, row, row is top))]
+    notes = [
+        legend + others,
+        *(line for row in mine for line in [*_meaning(board, row, row is top), *_over_chance(board, row)]),
+    ]
     notes.append(f"Everything: fusionbench leaderboard -b {board.benchmark} (--verdicts, --wide, --explain)")
     lines = [title, "", *drawn(board, rows, layout, styled, signs), ""]
     return "\n".join([*lines, *(text.wrap(note, width, "  ") for note in notes)]) + "\n"
@@ -61,6 +65,15 @@ def _with_references(board: Board, mine: Sequence[Row]) -> list[Row]:
     kept = [row for row in (top, late(board), *alone(board).values()) if row is not None]
     kept += [row for row in board.ranked if row.label == board.reference]
     return [row for row in cols.ordered(board) if row in mine or row in kept]
+
+
+def _over_chance(board: Board, row: Row) -> list[str]:
+    """Said where nothing, or not this row, beats a constant answer."""
+    found = row.over_chance.get(SCORE)
+    if found is None or found.decision in ("better", "untested"):
+        return []
+    said = over_chance(board, SCORE)
+    return [f"{said[0].upper()}{said[1:]}.", f"On the clean score, {sentence(board, found)}"]
 
 
 def _meaning(board: Board, row: Row, is_best: bool) -> list[str]:

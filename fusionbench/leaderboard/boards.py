@@ -11,13 +11,26 @@ from statistics import median
 from fusionbench import metrics, registry
 from fusionbench.conditions import Condition, families
 from fusionbench.errors import UsageError
+from fusionbench.leaderboard.curves import LearningCurve, learning_curve
+from fusionbench.leaderboard.reading import Reading, reading
 from fusionbench.leaderboard.robustness import Robustness, robustness
 from fusionbench.leaderboard.statistics import DAMAGED, SCORE, RowStatistics, Statistics, measured
 from fusionbench.progress import Advance
 from fusionbench.records import Record
-from fusionbench.records.rows import CHANCE, REFERENCE, BoardRecords, RowRecords, average, plugins, ranking_damage
+from fusionbench.records.rows import (
+    CHANCE,
+    OF_BOARD,
+    ORDER,
+    REFERENCE,
+    BoardRecords,
+    RowRecords,
+    average,
+    plugins,
+    ranking_damage,
+    references,
+)
 from fusionbench.records.rows import boards as sorted_into_boards
-from fusionbench.stats import Place, Verdict
+from fusionbench.stats import Fusion, Place, Table, Verdict
 
 
 @dataclass(frozen=True)
@@ -29,17 +42,18 @@ class Mark:
     meaning: str
 
 
-#: By the name that records carry; the last is found by comparison with the files that are here.
+#: By the name that records carry; the last two are found by comparison with a row and with the files that are here.
 MARKS = {
     mark.name: mark
     for mark in (
         Mark("reconstruction", "†", "rebuilt from the publication without the authors' code"),
         Mark("transductive", "‡", "statistics of the test groups went into the features"),
         Mark("subject dependent", "§", "one group may stand on both sides of a split"),
+        Mark("below the order", "¶", "below a model that sees nothing but the place in the recording"),
         Mark("other code", "°", "made by other code than what is here now: a new run makes another row"),
     )
 }
-OTHER_CODE = "other code"
+BELOW_ORDER, OTHER_CODE = "below the order", "other code"
 
 
 @dataclass(eq=False)
@@ -50,8 +64,8 @@ class Row:
         ranked: complete, of the newest code and not a quick try; the others stand apart, `lacks` says why.
         clean: the score on undamaged input; conditions: condition -> score; damaged: None where some of it is missing.
         costs: seconds, counts and sizes as the records name them: medians over runs, times of the board's device only.
-        verdicts: measure ("score", "damaged") -> this row against the reference.
-        places: measure -> where it stands among the default rows.
+        verdicts: measure ("score", "damaged") -> this row against the reference; over_chance: against chance.
+        places: measure or corruption -> where it stands among the default rows.
     """
 
     records: RowRecords
@@ -62,6 +76,7 @@ class Row:
     damaged: float | None = None
     costs: dict[str, float | None] = field(default_factory=dict)
     verdicts: dict[str, Verdict] = field(default_factory=dict)
+    over_chance: dict[str, Verdict] = field(default_factory=dict)
     places: dict[str, Place] = field(default_factory=dict)
     robustness: Robustness = field(default_factory=Robustness)
 
@@ -126,10 +141,14 @@ class Board:
     Attributes:
         damage: the conditions that the damaged score averages.
         chance: the score of a constant answer; noise: the SD over seeds of the reference.
-        reference: the label of the row that the others are compared with.
-        groups: how many the test resamples; unit: what one is called.
+        reference: the label of the row that the others are compared with; references: setting -> the same for rows
+            that are compared with their like only, as ensembles are ("" for the table's own).
+        groups: how many the test resamples; unit: what one is called; reads: what else the benchmark declares.
+        fusion: does fusion help here? None where that cannot be asked.
+        tables: measure, corruption or one missing modality -> label -> what a test over several boards needs.
         measure: what orders the rows: the damaged score where there is damage (protocol, section 4), else the clean.
         notes: whole sentences for below the table.
+        curve: where rows were trained on several shares of the training groups.
     """
 
     benchmark: str
@@ -145,12 +164,17 @@ class Board:
     chance: float | None
     noise: float | None
     reference: str | None
+    references: Mapping[str, str]
     groups: int
     unit: str
+    reads: Reading
+    fusion: Fusion | None
+    tables: Mapping[str, Mapping[str, Table]]
     device: str
     pooled: bool
     measure: str = SCORE
     notes: list[str] = field(default_factory=list)
+    curve: LearningCurve | None = None
 
     def __repr__(self) -> str:
         return f"Board({self.title}: {len(self.rows)} rows)"
@@ -179,9 +203,14 @@ class Board:
         return in_order([row for row in self.rows if row.ranked], self)
 
     @property
+    def own(self) -> list[Row]:
+        """The ranked rows that meet one another, best first: no ensembles, which are compared with their like only."""
+        return [row for row in self.ranked if not row.records.setting]
+
+    @property
     def detectable(self) -> float | None:
         """The difference from the reference that these groups and seeds show with power .8, typically (median)."""
-        verdicts = [row.verdicts.get(self.measure) for row in self.rows]
+        verdicts = [row.verdicts.get(self.measure) for row in self.own]
         known = [v.detectable for v in verdicts if v is not None and v.detectable is not None]
         return median(known) if known else None
 
@@ -217,7 +246,7 @@ def build(
     Args:
         reference: the label or the fuser that all are compared with, named beforehand.
         here: rows of other code than it names are marked; None: no row is.
-        advance: told how far the statistics are, row by row.
+        advance: called with how far the statistics are, row by row.
 
     Raises:
         UsageError: there are no records.
@@ -231,10 +260,12 @@ def build(
 def _board(found: BoardRecords, results: Path, reference: str, here: Here | None, advance: Advance) -> Board:
     first = found.first
     metric, damage = first.metrics[0], ranking_damage(found.rows)
-    base = _find_reference(found.rows, reference)
-    known = measured(found.rows, results, damage, base, advance)
+    bases = references(found.rows, reference)
+    base = bases.get("")
+    reads = reading(found)
     counting = [r for row in found.rows for r in row.used]
-    chance = [v for r in counting if (v := r.scores.get(CHANCE, {}).get(metric)) is not None]
+    chance = average(v for r in counting if (v := r.scores.get(CHANCE, {}).get(metric)) is not None)
+    known = measured(found.rows, results, damage, bases, reads, chance, advance)
     devices = Counter(r.device for r in counting).most_common(1)
     device = devices[0][0] if devices else ""
     rows = [
@@ -251,41 +282,45 @@ def _board(found: BoardRecords, results: Path, reference: str, here: Here | None
         modalities=list(first.run.backbones),
         damage=damage,
         rows=rows,
-        chance=average(chance),
+        chance=chance,
         noise=_noise(rows, base),
         reference=base,
+        references=bases,
         groups=max((row.groups for row in known.rows.values()), default=0),
         unit=known.unit,
+        reads=reads,
+        fusion=known.fusion,
+        tables=known.tables,
         device=device,
         pooled=any(row.records.folds_wanted > 1 for row in rows),
         measure=DAMAGED if any(row.ranked and row.damaged is not None for row in rows) else SCORE,
         notes=list(found.notes),
     )
     _compare(board, known)
+    board.curve = learning_curve(board, results)
     return board
 
 
 def _compare(board: Board, known: Statistics) -> None:
-    """What a row is relative to the others: verdict, place, robustness."""
+    """What a row is relative to the others: verdict, place, robustness, and is it below the clock?"""
+    order = max(
+        (board.sign * row.clean for row in board.rows if row.fuser == ORDER and row.ranked and row.clean), default=None
+    )
+    for row in board.rows:
+        if order is not None and row.ranked and row.clean is not None and board.sign * row.clean < order:
+            row.marks.append(MARKS[BELOW_ORDER])
     for row in board.rows:
         row.robustness = robustness(board, row)
-        for measure in (SCORE, DAMAGED) if row.ranked else ():
-            if verdict := known.verdicts[measure].get(row.label):
-                row.verdicts[measure] = verdict
-            if place := known.places[measure].get(row.label):
-                row.places[measure] = place
+        if row.ranked:
+            row.verdicts = {m: found[row.label] for m, found in known.verdicts.items() if row.label in found}
+            row.over_chance = {m: found[row.label] for m, found in known.over_chance.items() if row.label in found}
+            row.places = {m: found[row.label] for m, found in known.places.items() if row.label in found}
 
 
 def _title(found: BoardRecords) -> str:
-    settings = [change for change in found.first.changed if change.part == "benchmark"]
+    settings = [change for change in found.first.changed if change.part in OF_BOARD]
     words = ", ".join(change.short for change in settings)
     return found.first.run.benchmark + (f" ({words})" if words else "")
-
-
-def _find_reference(rows: Sequence[RowRecords], name: str) -> str | None:
-    """The label of the row that is called so, else of the ranked row of that fuser that changes least."""
-    same = [row for row in rows if row.ranked and name in (row.label, row.first.run.fuser)]
-    return min(same, key=lambda row: (row.label != name, len(row.first.changes)), default=RowRecords([])).label or None
 
 
 def _noise(rows: Sequence[Row], base: str | None) -> float | None:

@@ -23,6 +23,7 @@ from fusionbench.leaderboard.values import (
     as_break_even,
     as_change,
     as_difference,
+    as_effects,
     as_gap,
     as_measured,
     as_place,
@@ -39,6 +40,8 @@ from fusionbench.leaderboard.values import (
     number,
     of_kind,
     of_verdict,
+    over_chance,
+    place_by,
     plain,
     rates_chosen,
     realised,
@@ -47,9 +50,11 @@ from fusionbench.leaderboard.values import (
     tuning,
     varies,
     verdict,
+    within_margin,
+    without_loss,
     worst_decile,
 )
-from fusionbench.records.rows import is_lattice
+from fusionbench.records.rows import ABSENT, MISSING, is_lattice
 
 #: Which way a column is better: its numbers up or down, as the board's metric says, or it is no matter of better.
 Better = Literal["up", "down", "metric", None]
@@ -143,6 +148,11 @@ COLUMNS: tuple[Column, ...] = (
            "The same from the folds' own scores by the corrected t-test, not corrected for the family."),
     Column("detectable", of_verdict("detectable"), as_gap, "down", "tests",
            "The true difference that these groups and seeds find with power .8 at the level that was tested."),
+    Column("within-margin", within_margin, plain(str), None, "tests",
+           "Is the difference shown to lie within the benchmark's margin? unattainable: of two equal rows these groups "
+           "and seeds would not show it with power .8."),
+    Column("over-chance", over_chance, as_difference, "metric", "tests",
+           "The score minus that of a constant answer, and the verdict; all rows are one family."),
     Column("tier", lambda board, row: None if (found := row.places.get(board.measure)) is None else found.tier,
            plain(str), "down", "tests",
            "1: not significantly below the best default row; 2: not significantly below the best of the rest; ..."),
@@ -160,6 +170,11 @@ COLUMNS: tuple[Column, ...] = (
            "Effective robustness: beyond what a better clean score than the reference's explains."),
     Column("break-even", break_even, as_break_even, None, "robustness",
            "Break-even severity: from there on the best model of an undamaged modality alone is better.", left=True),
+    Column("no-loss", without_loss("equivalent", "undecided"), as_effects, None, "robustness",
+           "Severities of the benchmark's corruptions that cost this row nothing: no significant loss against its own "
+           "undamaged score, corrected over its conditions.", left=True),
+    Column("helped", without_loss("better"), as_effects, None, "robustness",
+           "Severities at which this row is significantly better than on undamaged input.", left=True),
     Column("worst-subset", robust("worst_subset"), as_subset, "metric", "robustness",
            "The lowest score over all subsets of present modalities, and which are present.", left=True),
     Column("spread", robust("spread"), as_gap, "down", "robustness",
@@ -198,6 +213,11 @@ COLUMNS: tuple[Column, ...] = (
     Column("stacked", stacked, plain(str), None, "training", "With how many other runs it was trained in one program."),
 )  # fmt: skip
 
+#: The two ways in which modalities go missing.
+TAKEN = (
+    f"{MISSING.capitalize()}: whole modalities taken from every sample. {ABSENT.capitalize()}: modalities taken sample "
+    "by sample at a rate, at least one kept; the realised rate is stored."
+)
 #: Columns that depend on what the records hold: what `--explain` says of them.
 MADE = {
     "a corruption (noise, gap, missing)": "The damaged score of that corruption alone, with its 95 % interval: the "
@@ -205,7 +225,9 @@ MADE = {
     "a condition (noise:acc)": "The mean score over the severities of that corruption of those modalities.",
     "a metric (macro_f1, mae, ece)": "That metric on undamaged input, mean over runs.",
     "a metric-damaged (ece-damaged)": "The same as a damaged score.",
+    "place:CORRUPTION (place:noise)": "Where a default row stands by the score under that corruption alone.",
     "rate:CONDITION (rate:absent:all)": "The realised share of real steps that the condition took, by severity.",
+    "missing, absent": TAKEN,
 }
 
 
@@ -214,6 +236,8 @@ def made(board: Board) -> Iterable[Column]:
     conditions = list(dict.fromkeys(c for row in board.rows for c in row.conditions))
     for name in dict.fromkeys(family.name for family in families(board.damage)):
         yield Column(name, of_kind(name), as_measured, "metric", "robustness", f"The damaged score of {name} alone.")
+        yield Column(f"place:{name}", place_by(name), as_place, "down", "robustness",
+                     f"Where a default row stands by the score under {name} alone.")  # fmt: skip
     rarely = rare(board)
     order = sorted(families(conditions).items(), key=lambda item: (is_lattice(item[0]), str(item[0])))
     for family, levels in order:
@@ -225,7 +249,7 @@ def made(board: Board) -> Iterable[Column]:
     for family, levels in order:
         yield Column(f"rate:{family}", lambda board, row, levels=levels: realised(row, levels), as_rates,  # type: ignore[misc]
                      None, "rates", f"The realised share of real steps that {family} took, by severity.",
-                     asked=True)  # fmt: skip
+                     asked=family not in families(board.damage))  # fmt: skip
 
 
 def of_metric(name: str) -> Iterable[Column]:
@@ -267,14 +291,15 @@ def chosen(board: Board, names: Sequence[str] | None = None, wide: bool = False)
     Raises:
         UsageError: there is no such column.
     """
-    columns = known(board)
+    columns = {column.name: column for column in COLUMNS} | known(board)  # one that is asked for may be empty
     if not names:
+        columns = known(board)
         return [c for c in columns.values() if (wide and not c.asked) or c.default is not None]
     if list(names) == ["all"]:
-        return list(columns.values())
+        return list(known(board).values())
     wanted: list[str] = []
     for name in names:
-        group = [c.name for c in columns.values() if c.group == name and not c.asked]
+        group = [c.name for c in known(board).values() if c.group == name and not c.asked]
         if name not in columns and not group:
             raise unknown(f"column of {board.benchmark}", name, columns)
         wanted += [name] if name in columns else group

@@ -18,6 +18,8 @@ def command(row: RowRecords, damage: Sequence[Condition] = (), whole: bool = Fal
         whole: with every seed and fold, also of a row that has not all of them.
     """
     run = row.first.run
+    if row.ensemble:
+        return _of_ensemble(row)
     words = ["fusionbench", "run", "--benchmark", run.benchmark, "--fuser", run.fuser]
     if run.tuned:
         words.append("--tuned")
@@ -35,6 +37,17 @@ def command(row: RowRecords, damage: Sequence[Condition] = (), whole: bool = Fal
     for condition in row.conditions:
         if condition not in damage:
             words += ["--corruption", row.spelled[condition]]
+    return shlex.join(words)
+
+
+def _of_ensemble(row: RowRecords) -> str:
+    run = row.first.run
+    words = ["fusionbench", "compare", run.fuser, "--benchmark", run.benchmark, "--no-references", "--ensemble"]
+    words += ["--tuned"] if run.tuned else []
+    for change in row.first.changed:
+        flag = f"{run.fuser}.{change.name}" if change.part == "fuser" else change.flag
+        words += [f"--{flag}", _flag(run.hparams.get(change.part, {}).get(change.name, change.value))]
+    words += _numbers("--seeds", run.ensemble, 0, counts=True)
     return shlex.join(words)
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from fusionbench.errors import UsageError
+from fusionbench.leaderboard import claims, values
 from fusionbench.leaderboard import columns as cols
-from fusionbench.leaderboard import values
+from fusionbench.leaderboard.across import overviews
 from fusionbench.leaderboard.boards import Board, build
 from fusionbench.leaderboard.commands import command
+from fusionbench.leaderboard.overview import render as render_overviews
 from fusionbench.leaderboard.rendering import markdown_table, render
-from fusionbench.leaderboard.sentences import WHERE, Finding, findings, helps, sentence
+from fusionbench.leaderboard.sentences import WHERE, Finding, chance, findings, helps, sentence
+from fusionbench.leaderboard.statistics import DAMAGED, SCORE
 from fusionbench.records import store
 from fusionbench.records.store import EVIDENCE, PUBLISHED
 
@@ -34,7 +38,9 @@ def readme(results: Path) -> str:
         if not records:
             raise UsageError(f"nothing is published in {results}: fusionbench records publish")
         boards = build(records, clean, here=None)  # the published files alone
-        return "\n".join([_HEAD, *(_section(board) for board in boards)])
+        return "\n".join(
+            [_HEAD, *_headlines(boards, results / claims.FILE), *_overviews(boards), *map(_section, boards)]
+        )
 
 
 #: The second table of a benchmark: what damage and absence do.
@@ -49,20 +55,36 @@ can be computed again with `fusionbench leaderboard`, and every row by its comma
 """
 
 
+def _headlines(boards: Sequence[Board], path: Path) -> list[str]:
+    if not path.is_file():
+        return []
+    said = claims.lines(claims.headlines(boards, claims.read(path)))
+    return ["## Headlines\n", f"The comparisons that `{path.name}` names.\n", *(f"- {line}" for line in said), ""]
+
+
+def _overviews(boards: Sequence[Board]) -> list[str]:
+    try:
+        found, notes = overviews(boards)
+    except UsageError:  # nothing of the reference is published
+        return []
+    return ["## Over data sets\n", render_overviews(found, notes, "markdown")] if found else []
+
+
 def _section(board: Board) -> str:
     commands = [command(row.records, board.damage) for row in board.rows if row.records.done]
     said = [f"{WHERE[measure]}: {sentence(board, verdict)}" for measure, verdict in _significant(board)]
     there = cols.known(board)
-    kinds = [name for name, column in there.items() if column.spell is values.as_measured]
+    kinds = [name for name, column in there.items() if column.spell in (values.as_measured, values.as_place)]
+    kinds = [name for name in kinds if name not in ("place", SCORE, DAMAGED)]  # each stands apart, the mean comes last
     robust = cols.chosen(board, [name for name in ROBUST if name in there])
     parts = [
         render(board, "markdown").replace("### ", "## ", 1),
         "Robustness:\n",
         markdown_table(board, cols.ordered(board), robust),
         "\nBy corruption:\n",
-        markdown_table(board, cols.ordered(board), cols.chosen(board, ["fuser", *kinds])),
+        markdown_table(board, cols.ordered(board), cols.chosen(board, ["fuser", *kinds, DAMAGED, "no-loss"])),
         "\nWhat the tests say (rows that are not named: no significant difference from the reference):\n",
-        "\n".join(f"- {line}" for line in [*said, *helps(board)]),
+        "\n".join(f"- {line}" for line in [*said, *helps(board), *chance(board)]),
         "\nThe commands that make these rows:\n",
         "\n".join(["```bash", *commands, "```"]),
     ]

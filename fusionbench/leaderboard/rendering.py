@@ -15,7 +15,7 @@ from fusionbench import text
 from fusionbench.conditions import Condition
 from fusionbench.errors import unknown
 from fusionbench.leaderboard import columns as cols
-from fusionbench.leaderboard import values
+from fusionbench.leaderboard import curves, values
 from fusionbench.leaderboard.boards import Board, Row
 from fusionbench.leaderboard.columns import Column
 from fusionbench.leaderboard.footnotes import GLOSSARY, footnotes
@@ -74,7 +74,7 @@ def render_all(boards: Sequence[Board], fmt: str = "table", view: View | None = 
     texts = [render(board, fmt, view, **how) for board in boards]
     if fmt != "csv":
         return "\n".join(texts)
-    return _csv_text([line for one in texts for line in csv.DictReader(io.StringIO(one))])
+    return csv_text([line for one in texts for line in csv.DictReader(io.StringIO(one))])
 
 
 def apart(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
@@ -95,6 +95,12 @@ def _table(board: Board, rows: Sequence[Row], columns: Sequence[Column], view: V
         few = fitted(board, quick, few.columns, view.width)
         quick_board = replace(board, chance=None)
         parts += [text.wrap(QUICK_TITLE, view.width), "", *drawn(quick_board, quick, few, view.styled), ""]
+    if board.curve is not None:
+        parts += [
+            curves.table(board, view.width),
+            *(text.wrap(line, view.width, "  ") for line in curves.answers(board)),
+            "",
+        ]
     notes = footnotes(board) if view.columns or view.wide else [*_hidden(board, layout), *footnotes(board)]
     terms = f"Terms: {GLOSSARY}; columns: fusionbench leaderboard --explain"
     return "\n".join(parts + [text.wrap(note, view.width, "  ") for note in [*notes, terms]])
@@ -136,7 +142,7 @@ _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': r"\textquotedbl{}", "†": r"\textsuperscript{\dag}", "‡": r"\textsuperscript{\ddag}",
-    "§": r"\textsuperscript{\S}", "°": r"\textdegree{}", "[": "{[}", "]": "{]}",
+    "§": r"\textsuperscript{\S}", "¶": r"\textsuperscript{\P}", "°": r"\textdegree{}", "[": "{[}", "]": "{]}",
 }  # fmt: skip
 
 
@@ -195,10 +201,11 @@ def _sides(columns: Sequence[Column]) -> list[str]:
 
 def _csv(board: Board, rows: Sequence[Row], columns: Sequence[Column], view: View) -> str:
     """Numbers as they are, undefined ones empty, bounds in columns of their own; no footnotes."""
-    return _csv_text([{name: _flat(value) for name, value in _raw(board, row, columns).items()} for row in rows])
+    return csv_text([{name: _flat(value) for name, value in _raw(board, row, columns).items()} for row in rows])
 
 
-def _csv_text(content: Sequence[Mapping[str, Any]]) -> str:
+def csv_text(content: Sequence[Mapping[str, Any]]) -> str:
+    """Lines of values under one header."""
     out = io.StringIO()
     names = list(dict.fromkeys(name for line in content for name in line))
     writer = csv.DictWriter(out, names, lineterminator="\n", restval="")
@@ -227,7 +234,8 @@ def _raw(board: Board, row: Row, columns: Sequence[Column]) -> dict[str, Any]:
 def _flat(value: Any) -> Any:
     """For CSV."""
     if isinstance(value, Mapping):
-        return " ".join(f"{k}:{v:g}" for k, v in sorted(value.items(), key=lambda item: str(item[0])) if v is not None)
+        known = sorted(((str(k), v) for k, v in value.items() if v is not None), key=lambda item: item[0])
+        return " ".join(f"{k}:{v:g}" if isinstance(v, float) else f"{k}:{','.join(map(str, v))}" for k, v in known)
     if isinstance(value, tuple | list):
         return " ".join(str(_flat(part)) for part in value)
     return "" if value is None else value
@@ -244,6 +252,7 @@ def _json(board: Board, rows: Sequence[Row], columns: Sequence[Column], view: Vi
              "conditions": row.conditions, "verdicts": row.verdicts, "places": row.places}
             for row in rows
         ],
+        "learning_curve": curves.data(board),
         "columns": {column.name: column.explain for column in columns},
         "notes": footnotes(board),
         "glossary": GLOSSARY,

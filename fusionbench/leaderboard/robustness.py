@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fusionbench import stats
 from fusionbench.conditions import Condition, families
 from fusionbench.leaderboard.statistics import oriented
-from fusionbench.records.rows import ABSENT, CLEAN, LATE, MISSING, average
+from fusionbench.records.rows import ABSENT, ALONE, CLEAN, LATE, MISSING, average
 
 if TYPE_CHECKING:
     from fusionbench.leaderboard.boards import Board, Row
@@ -49,7 +49,8 @@ def robustness(board: Board, row: Row) -> Robustness:
     if not mine or not row.records.done:
         return Robustness()
     chance = oriented(board.metric, board.chance)
-    base = next((other for other in board.rows if other.ranked and other.label == board.reference), None)
+    reference = board.references.get(row.records.setting)
+    base = next((other for other in board.rows if other.ranked and other.label == reference), None)
     named = {str(family): family for family in mine}
     found = stats.summary(
         _named(mine),
@@ -112,8 +113,8 @@ def lattice(board: Board, row: Row) -> dict[frozenset[str], float | None]:
 def alone(board: Board) -> dict[str, Row]:
     """Modality -> the ranked row of that modality alone, in the benchmark's order; of several the plainest."""
     found: dict[str, Row] = {}
-    for row in sorted(board.rows, key=_plainness):
-        if row.ranked and (modality := row.records.modality) is not None:
+    for row in sorted(board.own, key=_plainness):
+        if (modality := row.records.modality) is not None:
             found.setdefault(modality, row)
     return {m: found[m] for m in board.modalities if m in found}
 
@@ -127,12 +128,11 @@ def best_alone(board: Board) -> str | None:
 
 def late(board: Board) -> Row | None:
     """The plainest ranked row of late averaging."""
-    rows = [row for row in board.rows if row.ranked and row.fuser == LATE]
-    return min(rows, key=_plainness, default=None)
+    return min((row for row in board.own if row.fuser == LATE), key=_plainness, default=None)
 
 
-def _plainness(row: Row) -> tuple[int, str]:
-    return len(row.records.first.changes), row.label
+def _plainness(row: Row) -> tuple[bool, int, str]:
+    return row.fuser not in (ALONE, LATE), len(row.records.first.changes), row.label
 
 
 def _over_rates(board: Board, row: Row) -> float | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from fusionbench import stats, text
-from fusionbench.leaderboard.boards import Board, Row, in_order
-from fusionbench.leaderboard.robustness import alone, best_alone, late
+from fusionbench.leaderboard.boards import Board, Row
+from fusionbench.leaderboard.robustness import alone
 from fusionbench.leaderboard.statistics import DAMAGED, SCORE
+from fusionbench.records.rows import ALONE, ALONE_FOREST
 from fusionbench.stats import Verdict
 
 #: What each measure is called in a sentence.
@@ -47,40 +48,41 @@ def sentence(board: Board, verdict: Verdict) -> str:
 
 
 def verdicts(board: Board) -> list[str]:
-    """Every ranked row against the reference, then whether fusion helps."""
+    """Every ranked row against the reference, then whether fusion helps and whether anything beats chance."""
     lines = [f"{WHERE[measure]}: {sentence(board, verdict)}" for measure, verdict in findings(board)]
     if board.reference is None and len(board.ranked) > 1:
         lines.append("No complete row of the reference, so nothing is compared: fusionbench run --fuser concat")
-    return lines + helps(board)
+    return [*lines, *helps(board), *chance(board)]
+
+
+def chance(board: Board) -> list[str]:
+    """Does anything beat a constant answer here? A sentence a measure."""
+    known = [measure for measure in WHERE if any(measure in row.over_chance for row in board.ranked)]
+    return [f"{WHERE[measure]}: {over_chance(board, measure)}." for measure in known]
+
+
+def over_chance(board: Board, measure: str) -> str:
+    """`nothing beats chance here: ...`, without a full stop."""
+    found = {row.label: row.over_chance[measure] for row in board.ranked if measure in row.over_chance}
+    return stats.above_chance(found).sentence
 
 
 def helps(board: Board) -> list[str]:
-    """Does fusion help here? The reference, named beforehand, against the single modality that validation chose."""
-    single, best = alone(board), best_alone(board)
-    if not single or best is None:
-        return ["Whether fusion helps here is not known: there is no complete row of a single modality (unimodal)."]
-    lines = [_help(board, single[best], best)]
-    absent = [m for m in board.modalities if m not in single]
-    if absent:
+    """Does fusion help here? Single and fused rows, each chosen on validation; and what might change the answer."""
+    single, found = alone(board), board.fusion
+    if found is None:
+        takes = f"a complete row of a single modality ({ALONE}) and of a fuser, both with default settings"
+        return [f"Whether fusion helps here is not known: it takes {takes}."]
+    said = found.sentence(100.0 if board.percent else 1.0)
+    lines = [f"Does fusion help here? {said[0].upper()}{said[1:]}."]
+    if absent := [m for m in board.modalities if m not in single]:
         lines.append(f"There is no complete row of {text.listed(absent)} alone; it might be better still.")
+    if not any(row.fuser == ALONE_FOREST for row in board.ranked):
+        again = f"fusionbench compare {ALONE_FOREST} -b {board.benchmark}"
+        lines.append(f"There is no forest of one modality; it might be better than either: {again}")
     return lines
-
-
-def _help(board: Board, single: Row, modality: str) -> str:
-    asked, verdict = "Does fusion help here?", single.verdicts.get(SCORE)
-    if verdict is None or verdict.decision == "untested" or board.reference is None:
-        return f"{asked} {board.reference or 'A fused row'} and {modality} alone cannot be compared."
-    rows = {board.reference: board.row(board.reference), f"{modality} alone (validation's choice)": single}
-    if (average := late(board)) is not None and average.label != board.reference:
-        rows["late average"] = average
-    numbers = ", ".join(
-        f"{name} {'-' if row.clean is None else text.score(row.clean, board.percent)}" for name, row in rows.items()
-    )
-    words = {"worse": "it helps", "better": "it hurts", "equivalent": "it makes no difference that matters"}
-    word = words.get(verdict.decision, "no significant difference")
-    return f"{asked} {numbers}: {word}; {sentence(board, verdict)}"
 
 
 def best(board: Board) -> Row | None:
     """The ranked row with the highest score of those that fuse."""
-    return next((row for row in in_order(board.ranked, board) if row.records.modality is None), None)
+    return next((row for row in board.own if row.records.modality is None), None)

@@ -13,14 +13,17 @@ import numpy as np
 from fusionbench import metrics, stats
 from fusionbench.conditions import Condition, families
 from fusionbench.errors import UsageError
+from fusionbench.leaderboard.reading import Reading
 from fusionbench.progress import Advance
 from fusionbench.records import store
-from fusionbench.records.rows import CLEAN, RowRecords
-from fusionbench.records.types import condition_of
-from fusionbench.stats import Components, Interval, Place, Table, Verdict
+from fusionbench.records.rows import CLEAN, MISSING, RowRecords
+from fusionbench.records.types import CHANCE, condition_of
+from fusionbench.stats import Components, Fusion, Interval, Place, Table, Verdict
 
 #: The two measures that are tested: on undamaged input, and the mean over the board's damage.
 SCORE, DAMAGED = "score", "damaged"
+#: One modality taken from every sample, mean over modalities: what is compared over data sets beside the clean score.
+ONE_MISSING = "one modality missing"
 #: Up to so many default rows every pair is compared, which places need.
 MOST = 60
 
@@ -32,6 +35,7 @@ class RowStatistics:
     Attributes:
         conditions: condition -> score pooled over folds, mean over seeds.
         score, damaged: with their intervals; kinds: corruption -> the same, over its own conditions of the damage.
+        effects: condition of the damage -> this row there against itself on undamaged input, one family a row.
         noise: SD over seeds of the clean score; None for one seed.
         groups: how many were tested.
         each: group -> its own clean score.
@@ -42,6 +46,7 @@ class RowStatistics:
     score: Interval
     damaged: Interval | None
     kinds: dict[str, Interval]
+    effects: dict[Condition, Verdict]
     noise: float | None
     groups: int
     each: dict[str, float | None]
@@ -55,73 +60,173 @@ class Statistics:
     Attributes:
         rows: number of the row -> its own statistics.
         verdicts: measure -> label -> that ranked row against the reference, in the family declared for it.
-        places: measure -> label -> where a ranked default row stands, by one family of all their pairs.
+        over_chance: measure -> label -> that ranked row against the constant answer, all in one family.
+        places: measure or corruption -> label -> where a ranked default row stands, by one family of all their pairs.
+        fusion: does fusion help on undamaged input? None where a side has no row.
+        tables: measure, corruption or `ONE_MISSING` -> label -> the table of a ranked row.
         unit: what one group is called.
     """
 
     rows: dict[int, RowStatistics] = field(default_factory=dict)
     verdicts: dict[str, dict[str, Verdict]] = field(default_factory=lambda: {SCORE: {}, DAMAGED: {}})
+    over_chance: dict[str, dict[str, Verdict]] = field(default_factory=lambda: {SCORE: {}, DAMAGED: {}})
     places: dict[str, dict[str, Place]] = field(default_factory=lambda: {SCORE: {}, DAMAGED: {}})
+    fusion: Fusion | None = None
+    tables: dict[str, dict[str, Table]] = field(default_factory=lambda: {SCORE: {}, DAMAGED: {}})
     unit: str = "group"
 
 
 def measured(
-    rows: Sequence[RowRecords], results: Path, damage: Sequence[Condition], reference: str | None, advance: Advance
-) -> Statistics:
-    """The statistics of a board's rows, from their evidence."""
+    rows: Sequence[RowRecords], results: Path, damage: Sequence[Condition], references: Mapping[str, str],
+    reads: Reading, chance: float | None, advance: Advance,
+) -> Statistics:  # fmt: skip
+    """The statistics of a board's rows, from their evidence; `references`: setting -> label."""
     found = Statistics()
-    tables: dict[str, dict[str, Table]] = {SCORE: {}, DAMAGED: {}}
     metric = rows[0].first.metrics[0]
+    up = metrics.get(metric).higher_is_better
+    tables = found.tables
     for number, row in enumerate(rows):
         clean, conditions = tables_of(row, results, metric) if row.seeds else (None, {})
         advance(number + 1, len(rows))
         if clean is None:
             continue
         levels = {f: [conditions[c] for c in same if c in conditions] for f, same in families(damage).items()}
-        damaged = mean_table(levels.values()) if damage and all(c in conditions for c in damage) else None
+        whole = bool(damage) and all(c in conditions for c in damage)
+        means = _means(levels) if whole else {}
+        intervals = {name: stats.interval(table, metric) for name, table in means.items()}
         found.rows[number] = RowStatistics(
             conditions={c: stats.score(t, metric) for c, t in conditions.items()},
             score=stats.interval(clean, metric),
-            damaged=None if damaged is None else stats.interval(damaged, metric),
-            kinds={} if damaged is None else _kinds(levels, metric),
+            damaged=intervals.pop(DAMAGED, None),
+            kinds=intervals,
+            effects=_effects(clean, {c: conditions[c] for c in damage if c in conditions}, reads, up),
             noise=float(clean.scores.std(ddof=1)) if clean.seeds > 1 and np.isfinite(clean.scores).all() else None,
             groups=len(clean.groups),
             each=stats.per_group_scores(clean, metric),
             varies=stats.variance_components(clean, metric),
         )
         if row.ranked:
-            tables[SCORE][row.label] = clean
-            if damaged is not None:
-                tables[DAMAGED][row.label] = damaged
-    found.unit = _unit(rows, found)
+            for name, table in {SCORE: clean, **means, **_one_missing(row, conditions)}.items():
+                tables.setdefault(name, {})[row.label] = table
+    found.unit = _unit(rows, found, reads.unit)
     family_of = {row.label: row.family for row in rows if row.ranked}
-    how: dict[str, Any] = {"higher_is_better": metrics.get(metric).higher_is_better, "unit": found.unit}
+    reference_of = {row.family: references.get(row.setting) for row in rows if row.ranked}
+    how: dict[str, Any] = {"higher_is_better": up, "unit": found.unit}
     for measure, known in tables.items():
-        if reference in known:
-            for name in dict.fromkeys(family_of.values()):
+        for name, reference in reference_of.items():
+            if measure in (SCORE, DAMAGED) and reference in known:
                 members = {n: t for n, t in known.items() if n == reference or family_of[n] == name}
-                found.verdicts[measure] |= stats.family(members, reference, name, **how)
+                found.verdicts[measure] |= stats.family(members, reference, name, reads.margin, **how)
+        if measure in (SCORE, DAMAGED) and known and chance is not None:
+            found.over_chance[measure] = _over_chance(known, chance, **how)
         defaults = {n: t for n, t in known.items() if family_of[n] == "default rows"}
-        if 1 < len(defaults) <= MOST:
-            found.places[measure] = stats.tiers(defaults, **how).places
+        if measure != ONE_MISSING and 1 < len(defaults) <= MOST:
+            alike = DAMAGED if len(set(tables) - {SCORE, DAMAGED, ONE_MISSING}) == 1 and measure != SCORE else measure
+            found.places[measure] = found.places.get(alike) or stats.tiers(defaults, **how).places
+    found.fusion = does_fusion_help([row for row in rows if row.ranked], tables[SCORE], results, reads.margin, **how)
     return found
 
 
-def _kinds(levels: Mapping[Condition, Sequence[Table]], metric: str) -> dict[str, Interval]:
-    """The damaged score of each corruption by itself."""
+def _means(levels: Mapping[Condition, Sequence[Table]]) -> dict[str, Table]:
+    """The damaged score as a table, and that of each corruption by itself."""
     names = dict.fromkeys(family.name for family in levels)
-    return {
-        name: stats.interval(mean_table(tables for family, tables in levels.items() if family.name == name), metric)
-        for name in names
-    }
+    by_name = {name: [tables for family, tables in levels.items() if family.name == name] for name in names}
+    return {DAMAGED: mean_table(levels.values())} | {name: mean_table(same) for name, same in by_name.items()}
 
 
-def _unit(rows: Sequence[RowRecords], found: Statistics) -> str:
-    """ "sample" where every group is one, else "group": records do not say what a group is."""
+def _one_missing(row: RowRecords, conditions: Mapping[Condition, Table]) -> dict[str, Table]:
+    """The mean over each modality's absence from every sample, where all of them were evaluated."""
+    modalities = list(row.first.run.backbones)
+    gone = [conditions.get(Condition(MISSING, (m,), None)) for m in modalities]
+    whole = [table for table in gone if table is not None]
+    return {ONE_MISSING: mean_table([[table] for table in whole])} if len(whole) == len(modalities) > 1 else {}
+
+
+def _effects(clean: Table, conditions: Mapping[Condition, Table], reads: Reading, up: bool) -> dict[Condition, Verdict]:
+    """Each condition against undamaged input, in one family; the same trained models answer both, so seeds are paired.
+
+    Whatever a condition costs is asked in the margin's units, too: equivalent means that it costs nothing that matters.
+    """
+    pairs = {str(c): (str(c), CLEAN) for c in conditions}
+    found = {str(c): stats.difference(table, clean, clean.seeds > 1) for c, table in conditions.items()}
+    how: dict[str, Any] = {"higher_is_better": up, "unit": reads.unit, "settle": False}
+    verdicts = stats.judged(pairs, found, "conditions", reads.margin, 0.05, **how)
+    return {c: verdicts[str(c)] for c in conditions}
+
+
+def _over_chance(known: Mapping[str, Table], chance: float, **how: Any) -> dict[str, Verdict]:
+    """Every row against the score of the constant answer, which is taken as it is: it was fitted, not sampled."""
+    first = next(iter(known.values()))
+    seeds = max(2, first.seeds)  # as if of several: it has no seed of its own
+    by_fold = np.full((seeds, first.by_fold.shape[1]), chance)
+    constant = replace(first, by_fold=by_fold, values=lambda weights: np.full((len(weights), seeds), chance))
+    return stats.family({**known, CHANCE: constant}, CHANCE, "rows against chance", **how)
+
+
+def does_fusion_help(
+    rows: Sequence[RowRecords], known: Mapping[str, Table], results: Path, margin: float | None, **how: Any
+) -> Fusion | None:
+    """The best fused row against the best single modality, each chosen fold by fold on the same validation groups.
+
+    Both sides come from the same pipelines: default rows take part if a single modality stands there that was trained
+    as they were (a network with a learning rate, or a classical method without), over the seeds that all have.
+    """
+    rows = [row for row in rows if row.label in known and _validation(row, row.seeds) is not None]
+    single = {row.label: row for row in rows if row.family == "single modalities"}
+    pipelines = {_pipeline(row) for row in single.values()}
+    fused = {row.label: row for row in rows if row.family == "default rows" and _pipeline(row) in pipelines}
+    if not single or not fused:
+        return None
+    rows_of = {**single, **fused}
+    seeds = sorted(set.intersection(*(set(row.seeds) for row in rows_of.values())))
+    first = known[next(iter(rows_of))]
+    same = [n for n in rows_of if np.array_equal(known[n].counts, first.counts)]
+    tables = {n: _of_seeds(known[n], [rows_of[n].seeds.index(seed) for seed in seeds]) for n in same}
+    validation = {n: found for n in same if (found := _validation(rows_of[n], seeds)) is not None}
+
+    def assemble(by_fold: tuple[str, ...]) -> Table:
+        runs = [
+            (r.run.seed, r.run.fold, kept)
+            for fold, name in enumerate(by_fold)
+            for r in rows_of[name].used
+            if r.run.fold == fold and r.run.seed in seeds and (kept := store.evidence(results, r.run)) is not None
+        ]
+        return stats.tables(runs, rows_of[by_fold[0]].first.metrics[0])[CLEAN]
+
+    try:
+        return stats.does_fusion_help(
+            {n: tables[n] for n in single if n in tables}, {n: tables[n] for n in fused if n in tables}, validation,
+            margin, assemble=assemble, **how,
+        )  # fmt: skip
+    except UsageError:  # no seed that all have, or folds of which some lack a row: there is no choice to make
+        return None
+
+
+def _pipeline(row: RowRecords) -> bool:
+    """Is it a network, whose learning rate validation chose?"""
+    return any(r.chosen.get("lr") is not None for r in row.used)
+
+
+def _validation(row: RowRecords, seeds: Sequence[int]) -> np.ndarray | None:
+    """(R, F) validation scores of these seeds; None if one is not known."""
+    known = {(r.run.seed, r.run.fold): r.chosen.get("validation") for r in row.used}
+    found = [[known.get((seed, fold)) for fold in range(row.folds_wanted)] for seed in seeds]
+    return None if not seeds or any(v is None for part in found for v in part) else np.array(found, dtype=float)
+
+
+def _of_seeds(table: Table, places: Sequence[int]) -> Table:
+    """The same of fewer seeds."""
+    if len(places) == table.seeds:
+        return table
+    return replace(table, by_fold=table.by_fold[places], values=lambda weights: table.values(weights)[:, places])
+
+
+def _unit(rows: Sequence[RowRecords], found: Statistics, declared: str) -> str:
+    """ "sample" where every group is one, else what the benchmark declares."""
     for number, known in found.rows.items():
         tested = {r.run.fold: r.samples.get("test", 0) for r in rows[number].used}
-        return "sample" if sum(tested.values()) == known.groups else "group"
-    return "group"
+        return "sample" if sum(tested.values()) == known.groups else declared
+    return declared
 
 
 def tables_of(row: RowRecords, results: Path, metric: str) -> tuple[Table | None, dict[Condition, Table]]:
@@ -133,7 +238,7 @@ def tables_of(row: RowRecords, results: Path, metric: str) -> tuple[Table | None
             return None, {}
         runs.append((r.run.seed, r.run.fold, kept))
     try:
-        tables = stats.tables(runs, metric)
+        tables = stats.tables(runs, metric, repartitioned=bool(row.first.run.partition))
     except UsageError:  # the files contradict the records: no test can rest on them
         return None, {}
     clean = tables.pop(CLEAN)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from fusionbench import stats, text
 from fusionbench.conditions import Condition, families
 from fusionbench.leaderboard.boards import Board, Row, family_mean
+from fusionbench.leaderboard.statistics import SCORE
 from fusionbench.records.rows import average
 from fusionbench.stats import Place, Verdict
 
@@ -54,6 +55,20 @@ def as_difference(board: Board, value: Verdict) -> str:
 
 def as_adjusted(board: Board, value: tuple[float, float]) -> str:
     return f"[{as_change(board, value[0])}, {as_change(board, value[1])}]"
+
+
+def as_effects(board: Board, value: dict[Condition, Sequence[int]]) -> str:
+    """`noise:acc:1-2 gap:all:1`; a severity of 0 stands for a family without severities."""
+    parts = []
+    for family, levels in value.items():
+        runs: list[list[int]] = []
+        for level in levels:
+            if runs and level == runs[-1][-1] + 1:
+                runs[-1].append(level)
+            else:
+                runs.append([level])
+        parts += [f"{family}:{text.span(run)}" if run[0] else str(family) for run in runs]
+    return " ".join(parts)
 
 
 def as_worst(board: Board, value: tuple[float, Condition]) -> str:
@@ -116,6 +131,38 @@ def adjusted(board: Board, row: Row) -> tuple[float, float] | None:
     if found is None or found.adjusted_low is None or found.adjusted_high is None:
         return None
     return found.adjusted_low, found.adjusted_high
+
+
+def over_chance(board: Board, row: Row) -> Verdict | None:
+    """Against the constant answer, on undamaged input."""
+    found = row.over_chance.get(SCORE)
+    return None if found is None or found.difference is None else found
+
+
+def within_margin(board: Board, row: Row) -> str | None:
+    """Is the difference from the reference shown to be too small to matter, and could it be?"""
+    found = verdict(board, row)
+    if found is None or found.attainable is None:
+        return None
+    return "yes" if found.equivalent else "no" if found.attainable else "unattainable"
+
+
+def place_by(measure: str) -> Callable[[Board, Row], Place | None]:
+    return lambda board, row: row.places.get(measure)
+
+
+def without_loss(*decisions: str) -> Callable[[Board, Row], dict[Condition, list[int]] | None]:
+    """Family -> the severities at which this row, against itself on undamaged input, came to one of these verdicts."""
+
+    def value(board: Board, row: Row) -> dict[Condition, list[int]] | None:
+        effects = row.statistics.effects if row.statistics else {}
+        found = {
+            family: [c.severity or 0 for c in levels if c in effects and effects[c].decision in decisions]
+            for family, levels in families(board.damage).items()
+        }
+        return {family: levels for family, levels in found.items() if levels} or None
+
+    return value
 
 
 def robust(name: str) -> Callable[[Board, Row], Any]:

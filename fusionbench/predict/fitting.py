@@ -80,6 +80,9 @@ def fit(
                 f"a model for use is built by name, and the backbone of {m} is the file {name}: install it"
             )
     setup = harness.setup(benchmark, fuser, backbones, given, quick)
+    refuse(setup)
+    if setup.recipe.groups != 1:
+        raise UsageError("a model for use learns from all groups: leave --train.groups out")
     plan = plan_runs(
         setup,
         setup.runs([0] if quick and folds is None else folds, [0]),
@@ -102,7 +105,7 @@ def fit(
     )  # fmt: skip
     if setup.is_estimator:
         described = replace(description, settings=settings_of(setup, choice.settings))
-        sides = [harness.splits_of(setup, setup.data, r.run.fold) for r in done]
+        sides = [harness.splits_of(setup, setup.data, r.run) for r in done]
         blueprint = replace(setup.trained, settings=described.settings)
         size = folders.save_estimator(out, described, folded.calibration, blueprint, setup.data, sides)
         say(f"{out} holds the training samples: an estimator is fitted again from them when it is loaded")
@@ -112,6 +115,14 @@ def fit(
         size = folders.save_network(out, description, folded.calibration, weights, of_folds)
     say(f"written to {out} ({size / 1e6:.1f} MB)")
     return folders.load(out, device, fuser)
+
+
+def refuse(setup: Setup) -> None:
+    """Raises UsageError for what says nothing of new samples: a row that sees only where in a recording they stand."""
+    if setup.sees_order:
+        raise UsageError(
+            f"{setup.names['fuser']} sees nothing but the place in a recording: it says nothing of new ones"
+        )
 
 
 def conditions_of(setup: Setup) -> list[str]:
@@ -257,7 +268,7 @@ class Folds:
             records = [by_fold[fold] for by_fold in seeds]
             members = [load_member(setup, r, results, data) for r in records]
             models.append(members)
-            val = data[harness.splits_of(setup, data, fold).val]
+            val = data[harness.splits_of(setup, data, records[0].run).val]
             mask = val.y_mask.cpu().numpy()
             found = mean_answer(task, [m.answer(val) for m in members])
             valid.append((found[mask], val.y.cpu().numpy()[mask]))

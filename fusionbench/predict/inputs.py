@@ -62,7 +62,7 @@ def read(
         return _batch(data, expected, "the batch")
     if isinstance(data, str | os.PathLike):
         name = os.fspath(data)
-        if Path(name).suffix not in files.SUFFIXES:
+        if Path(name).suffix not in files.FORMATS:
             return _benchmark(name, expected)
         content = files.read(Path(name).expanduser())
         if files.is_table(Path(name)):

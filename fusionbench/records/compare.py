@@ -31,6 +31,7 @@ def diff(a: Record, b: Record) -> list[str]:
     lines = []
     for name in ("benchmark", "fuser", "fold", "seed"):
         lines += _changed(name, getattr(a.run, name), getattr(b.run, name))
+    lines += _changed("partition", *(r.run.partition or "one for all seeds" for r in (a, b)))
     lines += _mapped("backbone of ", a.run.backbones, b.run.backbones)
     for part in dict.fromkeys([*a.run.hparams, *b.run.hparams]):
         lines += _mapped(f"{part}.", a.run.hparams.get(part, {}), b.run.hparams.get(part, {}))
@@ -58,8 +59,9 @@ def spell(value: Any) -> str:
 
 
 def _scores(a: Record, b: Record) -> list[str]:
-    if a.run.benchmark != b.run.benchmark or a.protocol != b.protocol or a.data != b.data:
-        return ["The scores are not comparable: benchmark, data or protocol differ."]
+    identities = [(r.run.benchmark, r.run.partition, r.protocol, r.data) for r in (a, b)]
+    if identities[0] != identities[1]:
+        return ["The scores are not comparable: benchmark, partition, data or protocol differ."]
     shared = [c for c in a.scores if c in b.scores]
     pairs = [(c, m, v, b.scores[c][m]) for c in shared for m, v in a.scores[c].items() if m in b.scores[c]]
     moved = [p for p in pairs if p[2] != p[3]]

@@ -13,7 +13,7 @@ from fusionbench.records import store
 from fusionbench.records.evidence import Evidence, condensed
 from fusionbench.records.lines import written
 from fusionbench.records.packing import Packed, pack
-from fusionbench.records.rows import CLEAN, boards
+from fusionbench.records.rows import CLEAN, boards, identity
 from fusionbench.records.store import EVIDENCE, PUBLISHED
 from fusionbench.records.types import Record
 
@@ -21,8 +21,8 @@ from fusionbench.records.types import Record
 def publish(results: Path, benchmark: str) -> list[Path]:
     """Writes `records.jsonl` and `evidence.npz` for every fuser with a finished row; the paths.
 
-    Finished: complete, of the newest code, data and protocol, no quick try. What the tables and their tests need is
-    kept; histories and answers are not. The same records give the same bytes.
+    Finished: complete, of the newest code, data and protocol, no quick try, whatever its partition into folds. What the
+    tables and their tests need is kept; histories and answers are not. The same records give the same bytes.
 
     Raises:
         UsageError: nothing is finished, a run has no stored answers, or a published line is damaged.
@@ -32,8 +32,9 @@ def publish(results: Path, benchmark: str) -> list[Path]:
         raise unknown(f"benchmark with records in {results}", benchmark, there)
     for path in sorted((results / benchmark).glob(f"*/{PUBLISHED}")):
         _refuse_damaged(path)
-    records = list(store.load(results, benchmark))
-    finished = [row for row in boards(records)[0].rows if row.ranked] if records else []
+    found = boards(list(store.load(results, benchmark)))
+    newest = [board for board in found if identity(board.first) == identity(found[0].first)]
+    finished = [row for board in newest for row in board.rows if row.ranked]
     if not finished:
         raise UsageError(f"no row of {benchmark} is finished: fusionbench run --benchmark {benchmark} --fuser concat")
     fusers: dict[str, list[Record]] = {}
@@ -49,8 +50,9 @@ def _publish(results: Path, records: Sequence[Record]) -> list[Path]:
     for r in records:
         evidence = store.evidence(results, r.run)
         if evidence is None or CLEAN not in evidence.conditions:
+            what = f"{'ensemble' if r.run.ensemble else 'run'} {r.run.id}"
             raise UsageError(
-                f"run {r.run.id} ({r.run.fuser}, fold {r.run.fold}, seed {r.run.seed}) has no stored answers: delete "
+                f"{what} ({r.run.fuser}, fold {r.run.fold}, seed {r.run.seed}) has no stored answers: delete "
                 f"{store.path_of(results, r.run)} and run it again"
             )
         kept[r.run.id] = condensed(evidence, metrics)

@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
 
 from fusionbench.conditions import Condition
 from fusionbench.records import Record
@@ -16,13 +15,25 @@ from fusionbench.records.types import CHANCE, CLEAN, condition_of
 #: The reference rows that the protocol names: one modality alone, the average of their answers, plain fusion; the last
 #: is the one that all are compared with unless another is named beforehand.
 ALONE, LATE, REFERENCE = "unimodal", "late_average", "concat"
+#: One modality alone by a forest, which a fused network has to exceed as well.
+ALONE_FOREST = "unimodal_forest"
+#: What stands at 1 where data sets are put on one scale, chance at 0.
+ANCHOR = "forest"
+#: The setting of a fuser that looks at one modality.
+MODALITY = "modality"
+#: The reference row that sees nothing but the place in the recording, where samples have a time.
+ORDER = "position"
 QUICK = "quick"
 #: The corruption that takes whole modalities away, every time; "absent" takes them at a rate.
 MISSING, ABSENT = "missing", "absent"
+#: The share of the training groups that is kept: the points of a learning curve differ in it.
+SHARE = "train.groups"
 #: Recipe settings that a quick try changes for everybody.
 HURRIED = {"quick", "steps", "interval", "lr"}
 
-Family = Literal["default rows", "recipes", "tuned rows", "single modalities"]
+
+#: Parts of a run whose changes stand in the title of its board, not in the name of its row.
+OF_BOARD = ("benchmark", "partition")
 
 
 @dataclass(eq=False)
@@ -104,20 +115,45 @@ class RowRecords:
         return ", ".join(reasons)
 
     @property
-    def modality(self) -> str | None:
-        """The one modality that a reference row looks at, else None."""
-        if self.first.run.fuser != ALONE:
-            return None
-        return self.first.run.hparams.get("fuser", {}).get("modality") or next(iter(self.first.run.backbones), None)
+    def ensemble(self) -> int:
+        """How many seeds an ensemble averages; 0 for a row of single models."""
+        return len(self.first.run.ensemble)
 
     @property
-    def family(self) -> Family:
+    def setting(self) -> str:
+        """What sets it apart from the table's own rows, so that it is compared with its like only; empty of those."""
+        share = f"{self.share:g} of the groups" if self.share < 1 else ""
+        return ", ".join(filter(None, [share, f"ensembles of {self.ensemble}" if self.ensemble else ""]))
+
+    @property
+    def share(self) -> float:
+        """The share of the training groups that it learned from."""
+        return float(self.first.run.hparams.get("train", {}).get("groups", 1.0))
+
+    @property
+    def kind(self) -> tuple[str, ...]:
+        """The fuser and its settings but for `share`: rows of one kind are points of a learning curve."""
+        changes = [str(change) for change in self.first.changed if change.flag != SHARE]
+        return (self.first.run.fuser, self.first.run.tuned, *changes)
+
+    @property
+    def modality(self) -> str | None:
+        """The one modality that the row looks at, else None: a fuser with a setting of that name sees no other."""
+        settings = self.first.run.hparams.get("fuser", {})
+        if MODALITY not in settings and self.first.run.fuser != ALONE:
+            return None
+        return settings.get(MODALITY) or next(iter(self.first.run.backbones), None)
+
+    @property
+    def family(self) -> str:
         """The family of comparisons that the row belongs to; a new row moves nothing in another one."""
-        if self.modality is not None:
+        if self.setting:
+            return self.setting
+        if self.modality is not None or self.first.run.fuser == ORDER:
             return "single modalities"
         if self.first.run.tuned:
             return "tuned rows"
-        return "recipes" if any(change.part != "benchmark" for change in self.first.changed) else "default rows"
+        return "recipes" if any(change.part not in OF_BOARD for change in self.first.changed) else "default rows"
 
     @cached_property
     def spelled(self) -> dict[Condition, str]:
@@ -162,19 +198,23 @@ def average(values: Iterable[float | None]) -> float | None:
     return sum(v for v in known if v is not None) / len(known) if known and None not in known else None
 
 
+def identity(r: Record) -> tuple[str, ...]:
+    """What the numbers of one table have in common, but for the partition into folds."""
+    settings = json.dumps(r.run.hparams.get("benchmark", {}), sort_keys=True)
+    return str(r.protocol), r.data, r.code.get("benchmark", ""), settings, " ".join(r.metrics)
+
+
 def boards(records: Sequence[Record]) -> list[BoardRecords]:
     """By benchmark, the newest board first; what differs between boards of a benchmark is noted on each."""
     found: dict[str, dict[tuple[str, ...], list[Record]]] = defaultdict(lambda: defaultdict(list))
     for r in records:
-        settings = json.dumps(r.run.hparams.get("benchmark", {}), sort_keys=True)
-        identity = (str(r.protocol), r.data, r.code.get("benchmark", ""), settings, " ".join(r.metrics))
-        found[r.run.benchmark][identity].append(r)
+        found[r.run.benchmark][(*identity(r), r.run.partition)].append(r)
     result = []
     for benchmark in sorted(found):
         same = [BoardRecords(_rows(given)) for given in found[benchmark].values()]
         same.sort(key=lambda board: board.newest, reverse=True)
         if len(same) > 1:
-            names = ("protocol", "data", "code of the benchmark", "settings of the benchmark", "metrics")
+            names = ("protocol", "data", "code of the benchmark", "settings of the benchmark", "metrics", "partition")
             differ = [n for n, c in zip(names, zip(*found[benchmark], strict=True), strict=True) if len(set(c)) > 1]
             for number, board in enumerate(same):
                 age = "the newest" if number == 0 else f"number {number + 1} by age"
@@ -213,11 +253,16 @@ def _mark_stale(rows: Sequence[RowRecords]) -> None:
     for row in rows:
         if any(newest[plugin][1] != fingerprint for plugin, fingerprint in plugins(row.first).items()):
             row.stale = "older code"
+    known = {r.run.id: r for row in rows for r in row.records}
+    for row in rows:
+        members = [(known[run], then) for r in row.records for run, then in r.members.items() if run in known]
+        if not row.stale and any(r.fingerprint != then for r, then in members):
+            row.stale = "of older members"
     twins = defaultdict(list)
     for row in rows:
         if not row.stale:
             r = row.first
-            twins[r.run.fuser, r.run.tuned or tuple(r.changes), row.quick].append(row)
+            twins[r.run.fuser, r.run.tuned or tuple(r.changes), tuple(r.run.ensemble), row.quick].append(row)
     for same in twins.values():  # the same words, but a default has changed in between
         same.sort(key=lambda row: max(r.created for r in row.records))
         for row in same[:-1]:
@@ -244,15 +289,30 @@ def _twins(rows: Sequence[RowRecords]) -> list[list[RowRecords]]:
 
 
 def _label(r: Record, short: bool) -> str:
-    if r.run.tuned:  # its settings vary by fold
-        return f"{r.run.fuser} (tuned)" if short else f"{r.run.fuser} (tuned: {r.run.tuned})"
     words = []
-    for change in r.changed:
-        if change.part == "benchmark" or (change.part == "train" and QUICK in r.marks and change.name in HURRIED):
+    if r.run.ensemble:  # this and the share of the groups come first, for long names are cut at their end
+        seeds = ", ".join(map(str, r.run.ensemble))
+        words.append(f"ensemble of {len(r.run.ensemble)}" if short else f"ensemble of seeds {seeds}")
+    if r.run.tuned:  # its settings vary by fold
+        words.append("tuned" if short else f"tuned: {r.run.tuned}")
+    for change in sorted(r.changed, key=lambda change: change.flag != SHARE):
+        if change.part in OF_BOARD or (change.part == "train" and QUICK in r.marks and change.name in HURRIED):
             continue  # the board's title says it, or the mark does
-        plain = short and change.part == "fuser" and change.name == "modality"
+        plain = short and change.part == "fuser" and change.name == MODALITY
         words.append(change.value if plain else change.short if short else str(change))
     return f"{r.run.fuser} ({', '.join(words)})" if words else r.run.fuser
+
+
+def references(rows: Sequence[RowRecords], name: str) -> dict[str, str]:
+    """Setting -> label of the row that the others of that setting are compared with, where it is there.
+
+    The one that is called so, else the ranked row of that fuser that changes least.
+    """
+    found: dict[str, str] = {}
+    for row in sorted(rows, key=lambda row: (row.label != name, len(row.first.changes))):
+        if row.ranked and name in (row.label, row.first.run.fuser):
+            found.setdefault(row.setting, row.label)
+    return found
 
 
 def ranking_damage(rows: Sequence[RowRecords]) -> list[Condition]:

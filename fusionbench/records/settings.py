@@ -15,8 +15,8 @@ class Change:
     """A setting that is not the default.
 
     Attributes:
-        part: "fuser", "train", "benchmark", or "backbone.<modality>".
-        name: of the setting; empty where the backbone itself is another one.
+        part: "fuser", "train", "benchmark", "partition", or "backbone.<modality>".
+        name: of the setting; empty where the backbone itself is another one, and of the partition.
         value: as it was typed.
     """
 
@@ -39,8 +39,8 @@ class Change:
 
     @property
     def short(self) -> str:
-        """`width=256`, `acc=gru`, `acc.dim=64`."""
-        return str(self).partition(".")[2]
+        """`width=256`, `acc=gru`, `acc.dim=64`; `partition per-seed` of what belongs to no plugin."""
+        return str(self).partition(".")[2] or f"{self.part} {self.value}"
 
     def __str__(self) -> str:
         return f"{self.flag}={self.value}"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -190,24 +189,44 @@ def write(path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
 
 
 def _write_nameless(handle: int, path: Path, fill: Callable[[IO[bytes]], Any]) -> None:
-    """The file has a name only once it is whole: for the moment of taking another's place, a second one."""
+    """The file has a name only once it is whole: its own or, where another is to be replaced, `.NAME.new` first.
+
+    A `.NAME.new` that is there already is of a process that was killed, or is under way, between the two: whole too,
+    so that whoever meets it ends what the other began.
+    """
     with os.fdopen(handle, "w+b") as file:
         fill(file)
         file.flush()
         os.fsync(file.fileno())
-        temporary = path.with_name(f".{path.name[:80]}.{os.getpid()}.{threading.get_ident()}")
-        temporary.unlink(missing_ok=True)
-        # Named by a descriptor, for else Python calls link(2), which would link the link in /proc.
-        here = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.link(f"/proc/self/fd/{file.fileno()}", temporary, src_dir_fd=here, follow_symlinks=True)
-        finally:
-            os.close(here)
-        try:
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        if _named(file, path):
+            return
+        aside = path.with_name(f".{path.name}.new")
+        while not _named(file, aside):
+            _replace(aside, path)
+        _replace(aside, path)
+
+
+def _named(file: IO[bytes], path: Path) -> bool:
+    """Gives a file without a name this one, unless it is taken."""
+    # Named by a descriptor, for else Python calls link(2), which would link the link in /proc.
+    here = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.link(f"/proc/self/fd/{file.fileno()}", path, src_dir_fd=here, follow_symlinks=True)
+    except FileExistsError:
+        return False
+    finally:
+        os.close(here)
+    return True
+
+
+def _replace(aside: Path, path: Path) -> None:
+    try:
+        os.replace(aside, path)
+    except FileNotFoundError:  # another process has done it
+        pass
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
 
 
 def quarantine(path: Path, error: BaseException) -> None:
@@ -226,7 +245,7 @@ def quarantine(path: Path, error: BaseException) -> None:
 
 
 def _unreadable(path: Path, error: OSError) -> UsageError:
-    """Too many open files, a server that is away: the file may be sound, so it stays where it is."""
+    """Too many open files, a server that is away: the file may be valid, so it stays where it is."""
     return UsageError(f"cannot read {path}: {error.strerror or error}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache, cached_property
 from typing import Any
@@ -20,6 +20,8 @@ from fusionbench.records.settings import Budget, Change, Training
 FORMAT = 1  # of the JSON file
 #: What stands in `Record.scores` beside the conditions: undamaged input, and a constant answer on it.
 CLEAN, CHANCE = "clean", "chance"
+#: The partition in which each seed deals the groups into folds anew.
+PER_SEED = "per-seed"
 #: The condition that a record spells; parsed once.
 condition_of = cache(Condition.parse)
 #: What parsing a text that somebody has damaged may raise.
@@ -31,7 +33,9 @@ class Run:
     """One training to judge: plugins, fold, seed and every hyper-parameter, defaults filled in.
 
     `hparams` has the parts `benchmark`, `train`, `fuser` and `backbone.<modality>`; `tuned` says which search they come
-    from, if any: its trials and the hash of what it found.
+    from, if any: its trials and the hash of what it found. An ensemble names the seeds whose answers it averages; its
+    own seed, which draws the damage, is the first of them. `partition` is empty where all seeds share the benchmark's
+    own, "per-seed" where each seed deals the groups into folds anew.
     """
 
     benchmark: str
@@ -41,17 +45,30 @@ class Run:
     seed: int
     hparams: Mapping[str, Mapping[str, Any]]
     tuned: str = ""
+    ensemble: Sequence[int] = ()
+    partition: str = ""
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """Its fields, less those that say nothing and that published runs could not know of: ids are older."""
+        whole = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in whole.items() if value or name not in ("ensemble", "partition")}
 
     @cached_property
     def id(self) -> str:
         """16 hexadecimal digits: the same for the same run, everywhere."""
-        return digest({f.name: getattr(self, f.name) for f in fields(self)})
+        return digest(self.content)
 
     @cached_property
     def row(self) -> str:
         """The id of the table row: all but fold and seed; of a tuned one (settings vary by fold) the search counts."""
-        whole = {f.name: getattr(self, f.name) for f in fields(self)} | {"fold": None, "seed": None}
+        whole = {**self.content, "fold": None, "seed": None}
         return digest({**whole, "hparams": None} if self.tuned else whole)
+
+    @property
+    def members(self) -> list[Run]:
+        """The runs whose answers an ensemble averages."""
+        return [replace(self, seed=seed, ensemble=()) for seed in self.ensemble]
 
     @property
     def budget(self) -> Budget | None:
@@ -75,9 +92,11 @@ class Record:
         code: part -> fingerprint of the plugin's file; data: hash of the dataset; protocol: `api.PROTOCOL`.
         changes: hyper-parameters that differ from their defaults, as `fuser.width=256`.
         table: the damage of the benchmark's own table, as `noise:acc`: the damaged score averages it and nothing else.
+        reading: what the benchmark declared, when it was run, of how its scores are read (`registry.READING`).
         marks: "quick", "transductive", "reconstruction", ...: shown in every table.
         best: condition -> the best reachable primary score, where the benchmark knows it.
         rates: condition -> modality -> realised share of real steps that the damage took.
+        members: of an ensemble, run id -> `fingerprint` of the record that was averaged.
     """
 
     run: Run
@@ -96,10 +115,12 @@ class Record:
     marks: list[str] = field(default_factory=list)
     complete: Mapping[str, int] = field(default_factory=dict)
     table: list[str] = field(default_factory=list)
+    reading: Mapping[str, str | float | None] = field(default_factory=dict)
     samples: Mapping[str, int] = field(default_factory=dict)
     best: Mapping[str, float] = field(default_factory=dict)
     rates: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    members: Mapping[str, str] = field(default_factory=dict)
     device: str = ""
     how: str = ""
     created: str = ""
@@ -116,6 +137,11 @@ class Record:
         """Would `other` be the same number: run, code, data and protocol?"""
         mine, theirs = ((r.run.id, dict(r.code), r.data, r.protocol) for r in (self, other))
         return mine == theirs
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of what was trained and how it does on undamaged input: another one where it was trained otherwise."""
+        return digest([self.run.id, self.code, self.data, self.protocol, self.chosen, self.scores.get(CLEAN)])
 
     @property
     def changed(self) -> list[Change]:
@@ -174,7 +200,7 @@ def parsed(content: dict[str, Any]) -> Record:
 
 def content(record: Record) -> dict[str, Any]:
     """The record as plain values: no NaN, the order of modalities kept."""
-    return dict(plain(asdict(record)))
+    return dict(plain({**asdict(record), "run": record.run.content}))
 
 
 def serialised(record: Record, indent: int | None = None) -> str:

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from fusionbench import text
-from fusionbench.conditions import families
+from fusionbench.conditions import Condition, families
 from fusionbench.errors import UsageError
-from fusionbench.leaderboard import Board, Row, findings, footnotes, helps, sentence
+from fusionbench.leaderboard import Board, Row, chance, findings, footnotes, helps, overviews, sentence
 from fusionbench.leaderboard import columns as cols
+from fusionbench.leaderboard.across import cells as overview_cells
 from fusionbench.leaderboard.commands import command
 from fusionbench.leaderboard.footnotes import GLOSSARY
 from fusionbench.leaderboard.layout import CHANCE_ROW
 from fusionbench.leaderboard.sentences import WHERE
 from fusionbench.leaderboard.statistics import DAMAGED, SCORE
-from fusionbench.leaderboard.values import as_place, number
+from fusionbench.leaderboard.values import as_measured, as_place, as_rates, measured, number, of_kind, realised
 from fusionbench.progress import Advance
 from fusionbench.records import store
 from fusionbench.report import advice
@@ -48,7 +49,7 @@ def write(
 
     Args:
         searches: the searches behind tuned rows; without them the page has no figure of tuning.
-        advance: told how far the drawing is.
+        advance: called with how far the drawing is.
 
     Raises:
         UsageError: a file cannot be written.
@@ -66,8 +67,9 @@ def write(
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     page = environment.get_template("page.html.jinja").render(
-        boards=[_board(*parts) for parts in zip(boards, names, drawn, strict=True)], groups=cols.GROUPS, terms=GLOSSARY
-    )
+        boards=[_board(*parts) for parts in zip(boards, names, drawn, strict=True)], groups=cols.GROUPS, terms=GLOSSARY,
+        across=_across(boards),
+    )  # fmt: skip
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         store.write(out, lambda f: f.write(page.encode()))
@@ -111,7 +113,8 @@ def _board(board: Board, name: str, pictures: list[Picture]) -> dict[str, Any]:
         ],
         "rows": lines,
         "notes": footnotes(board),
-        "helps": helps(board),
+        "helps": [*helps(board), *chance(board)],
+        "corruptions": _corruptions(board),
         "verdicts": _verdicts(board),
         "pictures": [
             {"name": p.name, "title": p.title, "caption": p.caption, "svg": p.svg(), "runs": p.runs, "half": p.half}
@@ -123,6 +126,57 @@ def _board(board: Board, name: str, pictures: list[Picture]) -> dict[str, Any]:
         "levels": max((c.level for c in board.damage), default=1),
         "fusers": [_fuser(board, row) for row in rows if row.records.used],
     }  # fmt: skip
+
+
+def _across(boards: Sequence[Board]) -> list[dict[str, Any]]:
+    """The tables over many data sets; none unless two boards of a kind share their rows and their reference."""
+    references = {board.reference for board in boards if board.reference}
+    try:
+        found, notes = overviews(boards, *references) if len(references) == 1 else ([], [])
+    except UsageError:  # no usable answers of the reference
+        return []
+    tables = []
+    for overview in found:
+        heads, rows = overview_cells(overview)
+        tables.append({"title": overview.title, "heads": heads, "rows": rows, "notes": overview.notes})
+    if tables:
+        tables[-1]["notes"] = [*tables[-1]["notes"], *notes]
+    return tables
+
+
+def _corruptions(board: Board) -> list[dict[str, Any]]:
+    """Each corruption by itself, its rows in its own order; the mean over all of them last."""
+    shown = []
+    kinds = list(dict.fromkeys(family.name for family in families(board.damage)))
+    for name in [*kinds, DAMAGED] if kinds else []:
+        scores = {row.name: of_kind(name)(board, row) if name in kinds else measured(DAMAGED)(board, row)
+                  for row in board.ranked}  # fmt: skip
+        known = sorted((s for s in scores.items() if s[1]), key=lambda s: -board.sign * s[1].value)  # type: ignore[union-attr]
+        places = {row.name: row.places.get(name) for row in board.ranked}
+        lines = [
+            {
+                "name": label,
+                "score": as_measured(board, score),
+                "place": as_place(board, at) if (at := places[label]) else "-",
+            }
+            for label, score in known
+            if score is not None
+        ]
+        shown.append({"name": name if name in kinds else "all together", "rows": lines, "about": _weights(board, name)})
+    return shown
+
+
+def _weights(board: Board, name: str) -> str:
+    """What a corruption's score averages, with weights, and the realised rates where they are known."""
+    named = families(board.damage)
+    own = {f: levels for f, levels in named.items() if name in (f.name, DAMAGED)}
+    said = f"Mean over the severities of {next(iter(own))}."
+    if len(own) > 1:
+        said = f"Mean over {', '.join(map(str, own))}, each of weight 1/{len(own)} and averaged over its severities."
+    row = next((row for row in board.ranked if row.label == board.reference), None)
+    rates = {f: realised(row, levels) for f, levels in own.items()} if row and name != DAMAGED else {}
+    taken = [f"{family} {as_rates(board, found)}" for family, found in rates.items() if found]
+    return said + (f" Realised rates by severity: {'; '.join(taken)}." if taken else "")
 
 
 def _verdicts(board: Board) -> list[dict[str, Any]]:
@@ -173,7 +227,7 @@ def _fuser(board: Board, row: Row) -> dict[str, Any]:
         {"name": name, "value": " | ".join(dict.fromkeys(values)), "changed": name in changed}
         for name, values in found.items()
     ]
-    scores = {"clean": row.clean, **{str(c): value for c, value in row.conditions.items()}}
+    scores = {"clean": row.clean, **{f"{c}{_mark(row, c)}": value for c, value in row.conditions.items()}}
     place = row.places.get(board.measure)
     return {
         "anchor": _anchor(row),
@@ -189,6 +243,12 @@ def _fuser(board: Board, row: Row) -> dict[str, Any]:
         "conditions": {c: text.score(v, board.percent) for c, v in scores.items() if v is not None},
         "runs": row.runs,
     }
+
+
+def _mark(row: Row, condition: Condition) -> str:
+    """What stands after a condition that costs this row nothing that a test shows, or that helps it."""
+    effect = row.statistics.effects.get(condition) if row.statistics else None
+    return {"better": " +", "equivalent": " =", "undecided": " ="}.get(effect.decision, "") if effect else ""
 
 
 def _spell(value: Any) -> str:

@@ -20,7 +20,7 @@ def tied(board: Board) -> list[Row]:
 
 def recommended(board: Board) -> Row | None:
     """Of the rows that no test separates from the best, the one with the fewest trained parameters."""
-    rows = [row for row in board.ranked if row.records.modality is None]
+    rows = [row for row in board.own if row.records.modality is None]
     return min(tied(board) or rows[:1], key=lambda row: (row.costs.get("trained") or math.inf, row.label), default=None)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from fusionbench import stats, text
 from fusionbench.leaderboard import Board, Row
+from fusionbench.leaderboard.curves import answers as learned
 from fusionbench.leaderboard.robustness import curves, lattice
 from fusionbench.leaderboard.statistics import DAMAGED, SCORE, oriented
 from fusionbench.report.drawing import COLOURED, COLOURS, FAINT, INK, STYLE, Drawn, Picture, new
@@ -24,7 +25,7 @@ def draw(board: Board, name: str, searches: Mapping[str, Mapping[int, Any]]) -> 
 
     makers: dict[str, Callable[[Board], Drawn | None]] = {
         "scores": _scores, "missing": _missing, "curves": _curves, "pareto": _pareto, "shapley": _shapley,
-        "tuning": lambda board: tuning(board, searches),
+        "learning": _learning, "tuning": lambda board: tuning(board, searches),
     }  # fmt: skip
     pictures = []
     with matplotlib.rc_context(STYLE):
@@ -171,6 +172,39 @@ def _missing(board: Board) -> Drawn | None:
         figure,
         rows,
     )
+
+
+def _learning(board: Board) -> Drawn | None:
+    curve = board.curve
+    if curve is None:
+        return None
+    scale, ends = _percent(board), [rows[curve.shares[-1]] for rows in curve.rows.values()]
+    colours = _colours(board, ends)
+    figure, axes = new(6.4, 3.6)
+    ax = axes[0, 0]
+    for end, (name, by_share) in zip(ends, curve.rows.items(), strict=True):
+        points = [(share, row) for share, row in sorted(by_share.items()) if row.clean is not None]
+        style: dict[str, Any] = {"color": colours.get(end.label, FAINT), "lw": 1.6, "marker": "o", "ms": 4}
+        if name == curve.reference:
+            style |= {"ls": "--"}
+        ax.plot([s for s, _ in points], [scale * (row.clean or 0.0) for _, row in points], label=name, **style)
+        for share, row in points:
+            low, high = row.bounds(SCORE)
+            if end.label in colours and low is not None and high is not None:
+                ax.plot([share, share], [low * scale, high * scale], color=style["color"], lw=1, alpha=0.5)
+    ax.set_xscale("log")
+    ax.set_xticks(curve.shares, [f"{share:g}" for share in curve.shares])
+    ax.minorticks_off()
+    ax.set_xlabel(f"share of the training {text.plural(board.unit)}")
+    ax.set_ylabel(_axis(board))
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return (
+        "Learning curves",
+        " ".join(["Score on undamaged input by the share of training groups kept, with 95 % intervals.",
+                  *learned(board)]),
+        figure,
+        [row for rows in curve.rows.values() for row in rows.values()],
+    )  # fmt: skip
 
 
 def front(points: Sequence[tuple[float, float]]) -> list[int]:

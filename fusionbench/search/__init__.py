@@ -101,7 +101,7 @@ def tune(
     seeds: int = 2,
     seed: int = 0,
     device: str = "auto",
-    together: int = 1,
+    at_once: int = 1,
     stacked: int | None = None,
 ) -> Generator[Searching | Trial | Tuned, None, None]:
     """Searches every outer fold until `trials` are finished; yields progress, each trial, and at last the outcome.
@@ -113,8 +113,8 @@ def tune(
         given: part -> hyper-parameter -> value, what the user has set: held, not searched.
         storage: URL of a database shared by many machines; by default a file beside the records.
         inner, seeds: a trial trains inner x seeds members; `seed` is the sampler's.
-        together: trials asked at once, of one architecture and different scalars, trained as one program. It changes
-            which trials are made; at 1 the sampler has seen every result.
+        at_once: trials asked for at one time, of one architecture and different scalars, trained as one program. It
+            changes which trials are made; at 1 the sampler has seen every result.
         stacked: members a program; all of a seed by default.
 
     Raises:
@@ -124,6 +124,8 @@ def tune(
         raise unknown("sampler", sampler, SAMPLERS)
     outer = sorted({run.fold for run in setup.runs(folds, [0])})
     axes = declared(setup, given or {})
+    if setup.recipe.groups < 1:
+        raise UsageError("a search takes every training group: leave --train.groups out")
     count = _trials(setup.recipe, trials, budget, inner, seeds)
     tuned = blank(setup, axes, count, inner, seeds, sampler, seed)
     where = harness.pick(device)
@@ -131,7 +133,7 @@ def tune(
     validations = -(-setup.recipe.steps // setup.recipe.interval)
     for place, fold in enumerate(outer):
         rows, inside = nested(setup, fold, inner)
-        job = _Job(setup, axes, restrict(setup.data, rows).to(where), inside, seeds, count, together, stacked, where)
+        job = _Job(setup, axes, restrict(setup.seen, rows).to(where), inside, seeds, count, at_once, stacked, where)
         with opened(folder, storage, _name(tuned, fold), tuned.made(), validations) as (study, alone):
             for event in _search(study, alone, job, fold, sampler, seed):
                 if isinstance(event, Searching):
@@ -155,7 +157,7 @@ class _Job:
     inside: list[tuple[np.ndarray, np.ndarray]]
     seeds: int
     trials: int
-    together: int
+    at_once: int
     stacked: int | None
     device: torch.device
 
@@ -227,26 +229,26 @@ def _search(
                 return
             if not waiting(study):
                 study.enqueue_trial(start, user_attrs={"start": 0})  # another machine has died over it
-        number = max(1, min(job.together, job.trials - len(over)))
+        number = max(1, min(job.at_once, job.trials - len(over)))
         asked = [_Running(t, settings(job.axes, t.params)) for t in ask(study, number, distributions, sampler, seed)]
         best = max((t.value for t in over if t.value is not None), default=None)
         with heartbeat(study, [r.trial for r in asked]):
-            for company in _companies(asked):
+            for stack in _stacks(asked):
                 began = time.perf_counter()
-                for turn, done in _evaluate(study, job, company):
-                    steps = (len(over) + turn / job.seeds * len(company)) * job.cost + done
+                for turn, done in _evaluate(study, job, stack):
+                    steps = (len(over) + turn / job.seeds * len(stack)) * job.cost + done
                     total = job.trials * job.cost
                     yield Searching(fold, len(over), job.trials, min(int(steps), total), total, best)
-                for running in company:
-                    seconds = (time.perf_counter() - began) / len(company)
+                for running in stack:
+                    seconds = (time.perf_counter() - began) / len(stack)
                     yield row_of(_tell(study, running, seconds), job.axes, fold)
 
 
-def _evaluate(study: Any, job: _Job, company: list[_Running]) -> Iterator[tuple[int, int]]:
+def _evaluate(study: Any, job: _Job, stack: list[_Running]) -> Iterator[tuple[int, int]]:
     """Trains trials of one architecture, one program a seed; yields (seed, optimiser steps done with it)."""
     last = -(-job.setup.recipe.steps // job.setup.recipe.interval)
     for turn in range(job.seeds):
-        alive = [running for running in company if not running.over]
+        alive = [running for running in stack if not running.over]
         if not alive:
             return
         if job.setup.is_estimator:
@@ -333,7 +335,7 @@ def _worse(scores: list[float], study: Any) -> bool:
     return bool(wilcoxon(difference, alternative="less", zero_method="zsplit").pvalue < WORSE)
 
 
-def _companies(asked: list[_Running]) -> list[list[_Running]]:
+def _stacks(asked: list[_Running]) -> list[list[_Running]]:
     """The trials by architecture, in order."""
     found: dict[str, list[_Running]] = {}
     for running in asked:

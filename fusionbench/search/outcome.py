@@ -127,7 +127,7 @@ def load_tuned(results: Path, setup: Setup, folds: Iterable[int] | None = None) 
     parts |= {name: value for name, value in flat(setup.hparams).items() if name not in old.space}
     then = {name: value for name, value in old.made().items() if name in parts}
     if changed := changes(then, _plain(parts)):
-        raise UsageError(f"{path} was made otherwise ({changed}): {again} anew")
+        raise UsageError(f"{path} was made otherwise ({changed}): run {again} again")
     wanted = range(setup.benchmark.folds) if folds is None else folds
     if missing := [str(fold) for fold in wanted if str(fold) not in old.folds]:
         raise UsageError(f"{path} has no settings for fold {', '.join(missing)}: {again} --folds {','.join(missing)}")
@@ -217,8 +217,7 @@ def write(results: Path, tuned: Tuned, fold: int, study: Any, axes: Mapping[str,
     if not complete:
         why = next((t.user_attrs.get("error") for t in counted), "all were pruned")
         raise UsageError(f"no trial of fold {fold} could be trained: {why}")
-    # Equal scores: the defaults, else by the settings themselves, which do not depend on who was killed when.
-    best = max(complete, key=lambda t: (t.value, is_default(t), json.dumps(t.params, sort_keys=True)))
+    best = best_of(complete)
     failed = sum(t.user_attrs.get("error") is not None for t in counted)
     chosen = Chosen(
         settings=settings(axes, best.params),
@@ -255,6 +254,11 @@ def write(results: Path, tuned: Tuned, fold: int, study: Any, axes: Mapping[str,
     except OSError as error:
         raise UsageError(f"cannot write the settings to {folder}: {error.strerror or error}") from None
     return tuned
+
+
+def best_of(complete: Iterable[Any]) -> Any:
+    """The trial that wins; of equal scores the defaults, else by the settings, whoever was killed and numbered anew."""
+    return max(complete, key=lambda t: (t.value, is_default(t), json.dumps(t.params, sort_keys=True)))
 
 
 def row_of(trial: Any, axes: Mapping[str, Axis], fold: int) -> Trial:

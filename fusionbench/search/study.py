@@ -176,8 +176,9 @@ def _journal(path: Path) -> Any:
     try:
         backend = JournalFileBackend(str(path), Owned())  # type: ignore[arg-type]
         return JournalStorage(backend)
-    except (ValueError, KeyError, AssertionError) as error:
-        raise UsageError(f"{path} is damaged ({error}): move it away to begin anew") from None
+    except Exception as error:  # whatever Optuna trips over in a line that somebody has edited
+        why = f"{type(error).__name__}: {error}"
+        raise UsageError(f"{path} is damaged ({why}): move it away to begin again") from None
 
 
 def _database(url: str) -> Any:

@@ -10,12 +10,11 @@ A board asks in this order (all of it takes a `Table` a row):
     tiers(rows)                             -> Tiers              places (tier, rank interval) and all pairs' verdicts
     does_fusion_help(single, fused, validation) -> Fusion         both sides chosen on validation, nested by fold
     above_chance(family(rows, chance_row))  -> AboveChance        "nothing beats chance here"
+    one_family(comparisons, name)           -> {key: Verdict}     comparisons of several benchmarks, Holm over all
 
 and `difference(a, b)` gives the one variance behind a verdict, `Difference.sources` what it is made of (people, seeds,
 residual), from which `detectable`, `power_of`, `needed_groups`, `needed_seeds`, `plan` and `resolve` answer questions
 before anything is trained. Over many data sets: `standings`, `beats` and `against_control` on `DataSet`s.
-
-`compare`, `compare_family`, `sentence` and `tied_ranks` are the older test, kept until the boards no longer read them.
 """
 
 from fusionbench.stats.cells import (
@@ -43,7 +42,7 @@ from fusionbench.stats.datasets import (
     smallest_p,
     standings,
 )
-from fusionbench.stats.intervals import Interval, corrected_interval, corrected_test, corrected_variance
+from fusionbench.stats.intervals import Interval, corrected_test, corrected_variance
 from fusionbench.stats.power import (
     Resolution,
     detectable,
@@ -56,10 +55,9 @@ from fusionbench.stats.power import (
     spending,
 )
 from fusionbench.stats.ranks import (
+    FEWEST,
     CriticalDifference,
     critical_difference,
-    critical_difference_diagram,
-    ranks,
 )
 from fusionbench.stats.robustness import (
     break_even,
@@ -75,25 +73,27 @@ from fusionbench.stats.robustness import (
     worst,
     worst_subset,
 )
-from fusionbench.stats.shapley import Help, fusion_help, interactions, shapley, verdict
-from fusionbench.stats.tests import family, holm_steps, interval, interval_of, t_test
+from fusionbench.stats.sequential import at_look
+from fusionbench.stats.shapley import interactions, shapley, verdict
+from fusionbench.stats.tests import Comparison, family, holm_steps, interval, interval_of, judged, one_family, t_test
 from fusionbench.stats.tiers import Place, Tiers, tiers
 from fusionbench.stats.variance import Difference, Sources, difference, influence, pooled
 from fusionbench.stats.verdicts import AboveChance, Decision, Verdict, above_chance, describe, settles
 
 __all__ = [
+    "FEWEST",
     "AboveChance",
     "Across",
     "Beats",
     "Cell",
     "Choice",
+    "Comparison",
     "Components",
     "CriticalDifference",
     "DataSet",
     "Decision",
     "Difference",
     "Fusion",
-    "Help",
     "Interval",
     "Place",
     "Resolution",
@@ -104,14 +104,13 @@ __all__ = [
     "Verdict",
     "above_chance",
     "against_control",
+    "at_look",
     "beats",
     "break_even",
     "choose",
-    "corrected_interval",
     "corrected_test",
     "corrected_variance",
     "critical_difference",
-    "critical_difference_diagram",
     "damaged",
     "describe",
     "detectable",
@@ -121,20 +120,20 @@ __all__ = [
     "effective_robustness",
     "equivalence_power",
     "family",
-    "fusion_help",
     "holm_steps",
     "influence",
     "interactions",
     "interval",
     "interval_of",
+    "judged",
     "missingness_area",
     "needed_groups",
     "needed_seeds",
+    "one_family",
     "per_group_scores",
     "plan",
     "pooled",
     "power_of",
-    "ranks",
     "ranks_differ",
     "relative_error",
     "resolve",

@@ -47,9 +47,10 @@ class Table:
     Attributes:
         groups: (G,) names; groups without a label are left out.
         counts: (G,) labelled steps.
-        fold: (G,) the fold that tests a group, -1 if several do.
+        fold: (G,) the fold that tests a group, -1 if several do, under one seed or under different ones.
         by_fold: (R, F) the metric of each run by itself, NaN where undefined or not there.
         values: weights (B, G), none negative -> (B, R) the metric with each group counted so often.
+        partitions: the seeds, where each has dealt the groups into folds anew; empty where all share one partition.
     """
 
     groups: Array
@@ -57,6 +58,7 @@ class Table:
     fold: Array
     by_fold: Array
     values: Callable[[Array], Array]
+    partitions: tuple[int, ...] = ()
 
     @property
     def seeds(self) -> int:
@@ -96,8 +98,11 @@ def _evidence(cell: Cell) -> Evidence:
     return gather(Predictions(cell.groups, cell.groups, cell.y, cell.y_mask, {CLEAN: cell.pred}))
 
 
-def tables(runs: Sequence[tuple[int, int, Evidence]], metric: Metric) -> dict[str, Table]:
+def tables(runs: Sequence[tuple[int, int, Evidence]], metric: Metric, repartitioned: bool = False) -> dict[str, Table]:
     """Condition -> table of one fuser, from the (seed, fold, evidence) of its runs; what some run lacks is left out.
+
+    Args:
+        repartitioned: each seed has dealt the groups into folds anew, so a group is tested in other folds by others.
 
     Raises:
         UsageError: no runs, a run twice, seeds that do not cover the same labels, or an unknown metric.
@@ -119,16 +124,19 @@ def tables(runs: Sequence[tuple[int, int, Evidence]], metric: Metric) -> dict[st
     by_run = np.zeros((len(seeds), len(folds), len(names)), dtype=np.int64)
     for m in members:
         by_run[m.seed, m.fold, m.place] = m.kept.counts
-    if (by_run != by_run[:1]).any():
-        bad = seeds[int(np.argmax((by_run != by_run[:1]).any((1, 2))))]
+    covered = by_run.sum(1, keepdims=True) if repartitioned else by_run
+    if (covered != covered[:1]).any():
+        bad = seeds[int(np.argmax((covered != covered[:1]).any((1, 2))))]
         raise UsageError(
             f"seed {bad} does not cover the same folds and people as seed {seeds[0]}: finish the row first"
         )
-    fold = np.where((by_run[0] > 0).sum(0) == 1, (by_run[0] > 0).argmax(0), -1)
+    tested = (by_run > 0).any(0)  # (F, G)
+    fold = np.where(tested.sum(0) == 1, tested.argmax(0), -1)
     conditions, values = _shared(members, declared)
     build = _from_sums if declared.evidence == "sums" else _from_scores
     made = build(members, values, by_run.shape, declared) if conditions else []
-    return {c: Table(names, by_run[0].sum(0), fold, *found) for c, found in zip(conditions, made, strict=True)}
+    dealt = tuple(seeds) if repartitioned else ()
+    return {c: Table(names, by_run[0].sum(0), fold, *found, dealt) for c, found in zip(conditions, made, strict=True)}
 
 
 @dataclass(frozen=True, eq=False)

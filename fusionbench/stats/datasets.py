@@ -15,11 +15,12 @@ import numpy as np
 import scipy
 
 from fusionbench.errors import UsageError
-from fusionbench.stats.cells import Table
+from fusionbench.stats.cells import Table, defined
 from fusionbench.stats.intervals import group_weights
 from fusionbench.stats.ranks import FEWEST, CriticalDifference, critical_difference, rank_rows
 from fusionbench.stats.tests import holm_steps
 from fusionbench.stats.variance import difference
+from fusionbench.stats.verdicts import counted
 
 Array = np.ndarray
 
@@ -30,21 +31,21 @@ class DataSet:
 
     Attributes:
         rows: method -> table of the primary metric under one condition.
-        chance, forest: the frozen scores that stand at 0 and 1 of a position.
-        kind: what may be averaged together; synthetic and recipe-development sets stand apart.
+        chance, forest: the frozen scores that stand at 0 and 1 of a position; without a forest there is none.
+        role: what may be averaged together; synthetic and recipe-development sets stand apart.
     """
 
     name: str
     domain: str
     rows: Mapping[str, Table]
     chance: float
-    forest: float
+    forest: float | None
     higher_is_better: bool = True
-    kind: Literal["headline", "development", "synthetic"] = "headline"
+    role: str = "headline"
 
     def position(self, score: float | Array) -> float | Array:
-        """0 at chance, 1 at the forest."""
-        return (score - self.chance) / (self.forest - self.chance)
+        """0 at chance, 1 at the forest; NaN without one."""
+        return (score - self.chance) / ((math.nan if self.forest is None else self.forest) - self.chance)
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Standing:
     Attributes:
         rank: mean over domains of the mean over sets, 1 the best; `low` and `high` resample domains, sets and
             groups.
-        position: the same mean on the anchors, chance 0, forest 1.
+        position: the same mean on the anchors, chance 0, forest 1; None where a set has no forest.
         improvability: the share of the distance from chance to the best row that is missing, 0 for the best; it
             moves with the best row. None where no row of any set is above chance.
         without: domain -> the rank if that domain is left out; empty for one domain.
@@ -63,7 +64,7 @@ class Standing:
     rank: float
     low: float
     high: float
-    position: float
+    position: float | None
     improvability: float | None
     without: dict[str, float]
 
@@ -80,10 +81,11 @@ def standings(sets: Sequence[DataSet], draws: int = 1000, level: float = 0.05, s
     domains = [s.domain for s in sets]
     ranks = rank_rows(_oriented(sets, scores))
     positions = np.stack([np.asarray(s.position(row)) for s, row in zip(sets, scores, strict=True)])
+    gains = _oriented(sets, scores - np.array([[s.chance] for s in sets]))
     drawn = _resampled_ranks(sets, methods, draws, seed)
     low, high = np.quantile(drawn, [level / 2, 1 - level / 2], axis=0)
-    best = positions.max(1, keepdims=True)
-    missing = np.divide(best - positions, best, out=np.full(positions.shape, np.nan), where=best > 0)
+    best = gains.max(1, keepdims=True)
+    missing = np.divide(best - gains, best, out=np.full(gains.shape, np.nan), where=best > 0)
     counts = np.isfinite(missing).all(1)
     improvable = _mean(missing[counts], [d for d, c in zip(domains, counts, strict=True) if c]) if any(counts) else None
     means, place = _mean(ranks, domains), _mean(positions, domains)
@@ -93,7 +95,7 @@ def standings(sets: Sequence[DataSet], draws: int = 1000, level: float = 0.05, s
     }
     return {
         methods[k]: Standing(
-            float(means[k]), float(min(low[k], means[k])), float(max(high[k], means[k])), float(place[k]),
+            float(means[k]), float(min(low[k], means[k])), float(max(high[k], means[k])), defined(place[k]),
             None if improvable is None else float(improvable[k]), {d: float(r[k]) for d, r in without.items()},
         )
         for k in np.argsort(means, kind="stable")
@@ -166,12 +168,12 @@ class Across:
     """One rival against the control over many data sets.
 
     Attributes:
-        difference: mean over domains of the difference of positions, rival minus control.
+        difference: mean over domains of the difference of positions, rival minus control; None without a forest.
         p, adjusted: signed-rank test over sets, and after Holm's correction over the rivals.
         decision: "untested" where so few sets could not separate anything, and then `reason` says so.
     """
 
-    difference: float
+    difference: float | None
     p: float | None
     adjusted: float | None
     decision: Literal["better", "worse", "undecided", "untested"]
@@ -190,6 +192,7 @@ def against_control(
         UsageError: as `standings`, or a method that a set lacks.
     """
     methods = _common(sets)
+    bare = [s.name for s in sets if s.forest is None]
     if absent := [name for name in (control, *rivals) if name not in methods]:
         raise UsageError(f"{absent[0]} is not on every data set: finish its rows")
     weights = _weights([s.domain for s in sets])
@@ -198,9 +201,12 @@ def against_control(
     }
     means = {name: float(weights @ gap) for name, gap in gaps.items()}
     least = smallest_p(len(sets))
+    reason = f"there is no forest on {', '.join(bare)}, and so no scale that sets share" if bare else ""
     if least * len(rivals) >= level:
-        reason = f"{len(sets)} data sets cannot separate {len(rivals)} rivals: the smallest p is {least:.2g}"
-        return {name: Across(means[name], None, None, "untested", len(sets), reason) for name in rivals}
+        those = counted(len(rivals), "rival")
+        reason = f"{counted(len(sets), 'data set')} cannot separate {those}: the smallest p is {least:.2g}"
+    if reason:
+        return {n: Across(defined(means[n]), None, None, "untested", len(sets), reason) for n in rivals}
     ps = {name: signed_rank(gap) for name, gap in gaps.items()}
     steps = holm_steps(ps, level)
     found = {}
@@ -235,10 +241,10 @@ def _common(sets: Sequence[DataSet]) -> list[str]:
         raise UsageError("there are no data sets to rank over")
     if len({s.name for s in sets}) < len(sets):
         raise UsageError("a data set is there twice")
-    if len(kinds := {s.kind for s in sets}) > 1:
-        raise UsageError(f"{' and '.join(sorted(kinds))} data sets are not averaged together")
+    if len(roles := {s.role for s in sets}) > 1:
+        raise UsageError(f"{' and '.join(sorted(roles))} data sets are not averaged together")
     for s in sets:
-        if not (s.forest > s.chance if s.higher_is_better else s.forest < s.chance):
+        if s.forest is not None and not (s.forest > s.chance if s.higher_is_better else s.forest < s.chance):
             raise UsageError(f"on {s.name} the forest is no better than chance: it cannot anchor a distance")
     methods = [m for m in sets[0].rows if all(m in s.rows for s in sets)]
     if not methods:

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import scipy
 
-from fusionbench.stats.cells import Array, defined
+from fusionbench.stats.cells import Array
 
 
 class Interval(NamedTuple):
@@ -39,16 +39,6 @@ def corrected_variance(scores: Sequence[float] | Array, ratio: float | None = No
         return None
     ratio = 1 / (len(values) - 1) if ratio is None else ratio
     return float((1 / len(values) + ratio) * values.var(ddof=1))
-
-
-def corrected_interval(scores: Sequence[float] | Array, ratio: float | None = None, level: float = 0.95) -> Interval:
-    """The mean over folds with Student's interval from the corrected variance, k - 1 degrees of freedom."""
-    values = np.asarray(scores, dtype=float)
-    middle, variance = defined(values.mean()), corrected_variance(values, ratio)
-    if middle is None or variance is None:
-        return Interval(middle, None, None, "mean")
-    half = float(scipy.special.stdtrit(len(values) - 1, (1 + level) / 2)) * math.sqrt(variance)
-    return Interval(middle, middle - half, middle + half, "mean")
 
 
 def corrected_test(differences: Sequence[float] | Array, ratio: float | None = None) -> float | None:

@@ -68,11 +68,13 @@ class _Trial:
         return float((scipy.special.ndtr(shift - bounds) + scipy.special.ndtr(-shift - bounds)).mean())
 
     def detectable(self, power: float) -> float:
+        if self.error == 0:
+            return 0.0
         low, high = 0.0, self.error
         while self.power(high) < power:
             low, high = high, 2 * high
-            if high > 1e9 * max(self.error, 1e-300):
-                return 0.0 if self.error == 0 else math.inf
+            if high > 1e9 * self.error:
+                return math.inf
         for _ in range(40):
             middle = (low + high) / 2
             low, high = (middle, high) if self.power(middle) < power else (low, middle)
@@ -96,22 +98,26 @@ def _uniforms(draws: int = 512) -> np.ndarray:
     return (0.5 + np.arange(1, draws + 1) * steps[:, None]) % 1
 
 
-def needed_groups(sources: Sources, difference: float, seeds: float, level: float = 0.05, least: int = 2) -> int | None:
-    """The fewest groups, from `least` on, that find this true difference with power .8 at so many seeds.
+def needed_groups(
+    sources: Sources, difference: float, seeds: float, level: float = 0.05, least: int = 2, *, power: float = POWER
+) -> int | None:
+    """The fewest groups, from `least` on, that find this true difference with this power at so many seeds.
 
     None if 10,000 do not.
     """
-    return _fewest(lambda n: power_of(sources, difference, n, seeds, level) >= POWER, least, MOST_GROUPS)
+    return _fewest(lambda n: power_of(sources, difference, n, seeds, level) >= power, least, MOST_GROUPS)
 
 
-def needed_seeds(sources: Sources, difference: float, groups: int, level: float = 0.05, least: int = 2) -> int | None:
-    """The fewest seeds a side, from `least` on, that find this true difference with power .8 on these groups.
+def needed_seeds(
+    sources: Sources, difference: float, groups: int, level: float = 0.05, least: int = 2, *, power: float = POWER
+) -> int | None:
+    """The fewest seeds a side, from `least` on, that find this true difference with this power on these groups.
 
     None if 1,000 do not: the groups alone forbid it.
     """
     if not sources.seeds:
         return None
-    return _fewest(lambda n: power_of(sources, difference, groups, n, level) >= POWER, least, MOST_SEEDS)
+    return _fewest(lambda n: power_of(sources, difference, groups, n, level) >= power, least, MOST_SEEDS)
 
 
 def equivalence_power(variance: float, freedom: float, margin: float, level: float = 0.05) -> float:

@@ -1,12 +1,10 @@
-"""Ranks: on one benchmark, ties where the test cannot separate; over ten or more, the critical difference."""
+"""Mean ranks over ten benchmarks or more, and how far apart two must be to differ."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any
 
 import numpy as np
 
@@ -14,16 +12,6 @@ from fusionbench.errors import UsageError
 
 #: Fewer benchmarks than this say too little about a mean rank.
 FEWEST = 10
-
-
-def ranks(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Name -> mean rank over benchmarks, 1 the best, ties shared; `scores` is benchmark -> name -> score, oriented.
-
-    Raises:
-        UsageError: no benchmark, or a benchmark that lacks a name or its score.
-    """
-    names, table = _table(scores)
-    return dict(zip(names, rank_rows(table).mean(0).tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -60,22 +48,6 @@ def critical_difference(scores: Mapping[str, Mapping[str, float]], alpha: float 
     return CriticalDifference(
         dict(zip(names, means.tolist(), strict=True)), float(chdtrc(size - 1, statistic)), width, count
     )
-
-
-def critical_difference_diagram(scores: Mapping[str, Mapping[str, float]], ax: Any = None) -> Any:
-    """Draws the diagram on matplotlib axes with scikit-posthocs; returns what that library returns.
-
-    Raises:
-        UsageError: as `critical_difference`, or the library is not installed.
-    """
-    found = critical_difference(scores)
-    try:
-        posthocs, pandas = import_module("scikit_posthocs"), import_module("pandas")
-    except ImportError:
-        raise UsageError("a critical-difference diagram needs scikit-posthocs: pip install scikit-posthocs") from None
-    names, table = _table(scores)
-    p = posthocs.posthoc_nemenyi_friedman(pandas.DataFrame(table, columns=names))
-    return posthocs.critical_difference_diagram(found.ranks, p, ax=ax)
 
 
 def _table(scores: Mapping[str, Mapping[str, float]]) -> tuple[list[str], np.ndarray]:

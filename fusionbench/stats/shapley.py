@@ -1,9 +1,8 @@
-"""What each modality brings: exact Shapley values and interactions over all subsets, and "does fusion help here?"."""
+"""What each modality brings: exact Shapley values and interactions over all subsets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from itertools import chain, combinations
 from math import factorial
 from typing import Literal
@@ -74,38 +73,6 @@ def verdict(lattice: Lattice, empty: float, noise: float) -> Verdict | None:
     if full - max(alone) <= noise:
         return "redundant"
     return "synergistic" if full - empty - sum(v - empty for v in alone) > noise else "complementary"
-
-
-@dataclass(frozen=True)
-class Help:
-    """Does fusion help here? Gains over the best single modality and over late averaging; None if undefined."""
-
-    best: str | None
-    unimodal: float | None
-    late: float | None
-    fused: float | None
-    gain: float | None
-    over_late: float | None
-    verdict: Literal["helps", "makes no difference", "hurts"] | None
-
-
-def fusion_help(
-    fused: float | None, unimodal: Mapping[str, float | None], late: float | None = None, noise: float = 0.0
-) -> Help:
-    """The fused score beside the best unimodal model's and the late average's; gains up to `noise` are no difference.
-
-    Scores are oriented so that higher is better. Pass the half-width of the paired interval as `noise` where there is
-    one, else the benchmark's noise floor.
-    """
-    known = {m: s for m, s in unimodal.items() if s is not None}
-    best = max(sorted(known), key=known.__getitem__) if known else None
-    top = None if best is None else known[best]
-    gain = None if fused is None or top is None else fused - top
-    over_late = None if fused is None or late is None else fused - late
-    word: Literal["helps", "makes no difference", "hurts"] | None = None
-    if gain is not None:
-        word = "helps" if gain > noise else "hurts" if gain < -noise else "makes no difference"
-    return Help(best, top, late, fused, gain, over_late, word)
 
 
 def _subsets(items: Iterable[str]) -> Iterable[frozenset[str]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -135,7 +135,6 @@ def family(
     *,
     higher_is_better: bool = True,
     unit: str = "person",
-    repartitioned: bool = False,
 ) -> dict[str, Verdict]:
     """Every row against one reference named beforehand, as verdicts of one declared family.
 
@@ -145,7 +144,6 @@ def family(
     Args:
         rows: name -> table, the reference among them.
         margin: the smallest difference that matters, declared beforehand.
-        repartitioned: each seed dealt its own partition into folds.
 
     Raises:
         UsageError: the reference is not among the rows, or the margin is not positive.
@@ -155,7 +153,7 @@ def family(
             f"the reference {reference!r} has no predictions here; run it, or name one of {', '.join(rows)}"
         )
     pairs = {row: (row, reference) for row in rows if row != reference}
-    found = {row: difference(rows[row], rows[reference], repartitioned) for row in pairs}
+    found = {row: difference(rows[row], rows[reference]) for row in pairs}
     return judged(pairs, found, name, margin, level, higher_is_better=higher_is_better, unit=unit)
 
 
@@ -172,20 +170,46 @@ def judged(
 ) -> dict[str, Verdict]:
     """The verdicts of one family from its differences: key -> (a, b), and key -> a minus b.
 
-    `settle` asks what would settle the undecided ones, some 20 ms each.
+    `settle` asks what can be detected, and what would settle the undecided ones, some 20 ms each.
     """
-    if margin is not None and not margin > 0:
-        raise UsageError(f"the margin of equivalence is a positive difference in the metric's units, not {margin}")
+    compared = {key: Comparison(a, b, found[key], margin, higher_is_better, unit) for key, (a, b) in pairs.items()}
+    return one_family(compared, name, level, settle)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A difference before it is judged: a minus b, the margin in its metric's units, and what one group is called."""
+
+    a: str
+    b: str
+    difference: Difference
+    margin: float | None = None
+    higher_is_better: bool = True
+    unit: str = "person"
+
+
+def one_family(
+    compared: Mapping[str, Comparison], name: str, level: float = 0.05, settle: bool = True
+) -> dict[str, Verdict]:
+    """The verdicts of comparisons that are corrected together (Holm), also of several benchmarks.
+
+    Raises:
+        UsageError: a margin is not positive, or the level no level.
+    """
     if not 0 < level < 1:
         raise UsageError(f"the level of a family lies between 0 and 1, as .05 does; not {level}")
-    steps = holm_steps({key: t_test(d) for key, d in found.items()}, level)
+    steps = holm_steps({key: t_test(c.difference) for key, c in compared.items()}, level)
     verdicts = {}
-    for key, (a, b) in pairs.items():
-        d = found[key]
+    for key, c in compared.items():
+        if c.margin is not None and not c.margin > 0:
+            raise UsageError(
+                f"the margin of equivalence is a positive difference in the metric's units, not {c.margin}"
+            )
+        d = c.difference
         low, high = interval_of(d, level)
         plain = Verdict(
-            a, b, d.value, low, high, t_test(d), None, None, None, name, len(steps), "untested", margin, None, d.groups,
-            d.seeds, unit, d.reason, d.p_folds, freedom=d.freedom, higher_is_better=higher_is_better,
+            c.a, c.b, d.value, low, high, t_test(d), None, None, None, name, len(steps), "untested", c.margin, None,
+            d.groups, d.seeds, c.unit, d.reason, d.p_folds, freedom=d.freedom, higher_is_better=c.higher_is_better,
             repartitioned=d.repartitioned,
         )  # fmt: skip
         verdicts[key] = _decided(plain, d, *steps[key], level, settle) if key in steps else plain
@@ -209,8 +233,8 @@ def _decided(verdict: Verdict, d: Difference, adjusted: float, tested: float, le
     target = abs(d.value) if margin is None else margin
     several = [count for count in d.seeds if count > 1]
     seeds = min(several, default=1)
-    found = detectable_from(d.variance, d.freedom, tested)
-    wanted = settle and decision == "undecided" and 0 < target < found
+    found = detectable_from(d.variance, d.freedom, tested) if settle else None
+    wanted = found is not None and decision == "undecided" and 0 < target < found
     return replace(
         verdict,
         adjusted=adjusted,

@@ -44,14 +44,13 @@ def tiers(
     *,
     higher_is_better: bool = True,
     unit: str = "person",
-    repartitioned: bool = False,
 ) -> Tiers:
     """Places of these rows; those without a defined score have none. Pass the frozen rows of a board's version."""
     scores = {name: float(table.scores.mean()) for name, table in rows.items()}
     order = [n for n in rows if scores[n] == scores[n]]  # NaN is not itself
     order.sort(key=lambda n: (-scores[n] if higher_is_better else scores[n], n))
     pairs = {f"{i} {j}": (order[i], order[j]) for i, j in combinations(range(len(order)), 2)}
-    found = {key: difference(rows[a], rows[b], repartitioned) for key, (a, b) in pairs.items()}
+    found = {key: difference(rows[a], rows[b]) for key, (a, b) in pairs.items()}
     verdicts = judged(
         pairs, found, "all pairs", None, level, higher_is_better=higher_is_better, unit=unit, settle=False
     )

@@ -96,24 +96,27 @@ def influence(table: Table) -> Array:
     return pseudo - pseudo.mean(1, keepdims=True) + table.scores[:, None]
 
 
-def difference(a: Table, b: Table, repartitioned: bool = False) -> Difference:
+def difference(a: Table, b: Table, paired: bool = False) -> Difference:
     """Row a minus row b, with its variance.
 
+    Where each seed dealt the groups into folds anew, the same way for both rows, seeds are paired, and their variance
+    holds that of the training sets.
+
     Args:
-        repartitioned: each seed dealt its own partition into folds, the same for both rows: seeds are paired, and their
-            variance holds that of the training sets.
+        paired: the same trained models answered both, as undamaged and damaged input: seed by seed.
     """
+    repartitioned = bool(a.partitions or b.partitions)
     score = float(a.scores.mean() - b.scores.mean())
     seeds = a.seeds, b.seeds
     if not (np.array_equal(a.groups, b.groups) and np.array_equal(a.counts, b.counts)):
         reason = "the two were not tested on the same labels of the same groups"
         return Difference(None, 0, seeds, repartitioned=repartitioned, reason=reason)
     found = Difference(score if math.isfinite(score) else None, len(a.groups), seeds, repartitioned=repartitioned)
-    if reason := _untestable(a, b, repartitioned):
+    if reason := _untestable(a, b):
         return replace(found, reason=reason)
     left, right = influence(a), influence(b)
     each = left.mean(0) - right.mean(0)  # (G,)
-    sides = [left - right] if repartitioned else [side for side in (left, right) if len(side) > 1]
+    sides = [left - right] if repartitioned or paired else [side for side in (left, right) if len(side) > 1]
     size, counts = len(each), [float(len(side)) for side in sides]
     squares = [tuple(map(float, mean_squares(side))) for side in sides]  # run and residual of each side
     rests = [rest / (size * count) for (_, rest), count in zip(squares, counts, strict=True)]
@@ -196,13 +199,13 @@ def spread(
         return variance, np.where(terms > 0, np.maximum(variance**2 / terms, least), groups - 1.0)
 
 
-def _untestable(a: Table, b: Table, repartitioned: bool) -> str:
+def _untestable(a: Table, b: Table) -> str:
     """Why the two cannot be tested, or nothing."""
     if not all(np.isfinite(t.scores).all() for t in (a, b)):
         return "a score is undefined"
     if len(a.groups) < 2:
         return "there is one group"
-    if repartitioned and (a.seeds != b.seeds or a.seeds < 2):
+    if a.partitions != b.partitions or len(a.partitions) == 1:
         return "with a partition per seed both sides need the same two seeds or more"
     lost = ~(np.isfinite(a.pseudo).all(0) & np.isfinite(b.pseudo).all(0))
     if lost.any():

@@ -41,6 +41,8 @@ class Verdict:
         seeds: of a and of b. unit: what one group is called ("person", "sample", "engine").
         freedom: degrees of freedom of the test; `p_folds`: of the corrected t-test over folds, shown beside.
         repartitioned: the verdict holds over training sets dealt again; else given these training sets.
+        looks: the numbers of seeds at which the comparison is looked at, `seeds` being the last so far; none where it
+            is tested once.
     """
 
     a: str
@@ -70,6 +72,7 @@ class Verdict:
     settle_seeds: int | None = None
     higher_is_better: bool = True
     repartitioned: bool = False
+    looks: tuple[int, ...] = ()
 
     @property
     def about(self) -> str:
@@ -78,11 +81,16 @@ class Verdict:
         return f"about the one trained model of {' and of '.join(single)}" if single else ""
 
     @property
-    def given(self) -> str:
+    def scope(self) -> str:
         """Over which training sets the verdict holds."""
         if self.repartitioned:
             return f"over re-dealt training sets of these {counted(self.groups, self.unit)}"
         return "given these training sets"
+
+    @property
+    def given(self) -> str:
+        """The scope, with the test over folds beside it, which asks how far the training sets matter."""
+        return self.scope + (f" (over folds: unadjusted p {spell_p(self.p_folds)})" if self.p_folds is not None else "")
 
     @property
     def mirrored(self) -> Verdict:
@@ -110,8 +118,11 @@ def describe(verdict: Verdict, scale: float = 1.0) -> str:
         return f"{v.a} and {v.b} are not tested: {v.reason}"
     low, high, middle = v.adjusted_low, v.adjusted_high, v.difference
     tail = "; ".join(part for part in (v.about, v.given) if part)
-    within = f" within {v.size}" if v.size > 1 else ""
-    tested = f"p {spell_p(v.adjusted)}{within}"
+    within = f" within {v.size} {v.family}".rstrip() if v.size > 1 else ""
+    look = ""
+    if v.looks:
+        look = f", look {1 + v.looks.index(v.seeds[0])} of {len(v.looks)} ({counted(v.seeds[0], 'seed')})"
+    tested = f"p = {v.p:.2g} tested at {v.level:.2g}{within}{look}" if look else f"p {spell_p(v.adjusted)}{within}"
     if v.decision in ("better", "worse"):
         if middle < 0:
             low, high, middle = -high, -low, -middle
@@ -120,7 +131,8 @@ def describe(verdict: Verdict, scale: float = 1.0) -> str:
         return f"{v.a} is {v.decision} than {v.b} by {numbers} {over}, {tested}{also}; {tail}"
     numbers = spell_interval(middle * scale, low * scale, high * scale, signed=True)
     if v.decision == "equivalent":
-        return f"{v.a} and {v.b} are equivalent within {_short(v.margin, scale)}: {numbers} {over}{within}; {tail}"
+        equal = f"{v.a} and {v.b} are equivalent within {_short(v.margin, scale)}"
+        return f"{equal}: {numbers} {over}{within}{look}; {tail}"
     return f"{v.a} against {v.b} is undecided: {numbers} {over}, {tested}; {settles(v, scale)}; {tail}"
 
 

@@ -234,7 +234,8 @@ def _settings(item: Record) -> dict[str, list[Any]]:
     """Parameter -> its value, in a list: over the folds of a tuned row there are several."""
     backbones = {f"backbone.{m}": [name] for m, name in item.run.backbones.items()}
     tuned = {"tuned": [item.run.tuned]} if item.run.tuned else {}
-    return {"fuser": [item.run.fuser], **tuned, **backbones, **_flat(item.run.hparams)}
+    dealt = {"partition": [item.run.partition]} if item.run.partition else {}
+    return {"fuser": [item.run.fuser], **tuned, **dealt, **backbones, **_flat(item.run.hparams)}
 
 
 def _flat(hparams: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Any]]:
