@@ -14,7 +14,9 @@ if (_root / "pyproject.toml").is_file():
 
 def __getattr__(name: str) -> Any:
     """`run`, `compare`, `resolve`, `fit`, `load_model`, `load_records`, `Study`; `from_arrays` and its kin. Lazily."""
-    if name in ("run", "compare", "load_records", "Study"):
+    if name == "compare":
+        return import_module("fusionbench.notebook").compare
+    if name in ("run", "load_records", "Study"):
         return getattr(import_module("fusionbench.study"), name)
     if name == "resolve":
         return import_module("fusionbench.looks").resolve

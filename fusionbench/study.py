@@ -40,6 +40,7 @@ class Study:
         train, benchmark: hyper-parameters of the training and of the benchmarks.
         cross: "train.modality_dropout" -> values, every fuser with each of them; "backbone.acc" -> backbones.
         references: also each modality alone, late average, concat and, where samples have a time, the position alone.
+        quick: few steps; one fold and one seed unless they are given.
         tuned: with the settings that `fusionbench tune` found for each fold, instead of the defaults.
         ensemble: also the mean of each row's seeds, as a row of its own.
         partition: "per-seed": each seed deals the groups into folds anew; empty: one partition for all seeds.
@@ -62,6 +63,11 @@ class Study:
     tuned: bool = False
     ensemble: bool = False
     partition: str = ""
+
+    def __post_init__(self) -> None:
+        for word in ("folds", "seeds"):
+            if self.quick and getattr(self, word) is None:
+                object.__setattr__(self, word, [0])
 
     def setups(self, datasets: dict[str, Dataset] | None = None) -> Iterator[tuple[Setup, list[str]]]:
         """Every table row with its conditions, checked before anything runs; `datasets` as of `harness.setup`."""
@@ -347,6 +353,11 @@ def _say(text: str) -> None:
 
 class Records(list["Record"]):
     """Records that know how to become a pandas table."""
+
+    def __repr__(self) -> str:
+        rows = sorted({f"{r.run.fuser} on {r.run.benchmark}" for r in self})
+        shown = ", ".join(rows[:5]) + (f" and {len(rows) - 5} more" if len(rows) > 5 else "")
+        return f"{len(self)} records: {shown or 'none'}; .to_frame()"
 
     def to_frame(self) -> Any:
         """One row a record, condition and metric."""

@@ -25,7 +25,7 @@ PLUGINS = ("fusers", "backbones", "benchmarks")  # corruptions are plugins too, 
 ORDER = (
     "errors paths text progress workers hparams conditions api registry metrics corruptions contract "
     "records stats leaderboard tracking features custom_data engine harness check datacheck audit data jobs "
-    "predict sklearn search study looks report advise cli __main__"
+    "predict sklearn search study looks report notebook advise cli __main__"
 ).split()
 
 #: No torch when they are imported, directly or through another module.
@@ -43,6 +43,7 @@ NAMED = {
     "features": {"identity"},
     "harness": {"identity", "position"},  # the stream of the row that sees nothing else
     "jobs": {"watch"},  # a function of its own
+    "notebook": {"watch"},
     "predict": {"identity"},
     "sklearn": {"concat", "identity"},
     "records": {"concat", "late_average", "position", "unimodal", "unimodal_forest", "forest"},  # the references

@@ -47,6 +47,11 @@ class Stream:
     def __getitem__(self, index: Any) -> Stream:
         return Stream(self.x[index], self.mask[index])
 
+    def __repr__(self) -> str:
+        return (
+            f"Stream(x {tuple(self.x.shape)} {self.x.dtype}, {float(self.mask.float().mean()):.0%} of the steps real)"
+        )
+
     def to(self, device: torch.device | str) -> Stream:
         return Stream(self.x.to(device), self.mask.to(device))
 
@@ -143,6 +148,10 @@ class Batch:
             index=self.index[index],
             attributes={name: [texts[i] for i in rows] for name, texts in self.attributes.items()},
         )
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{m} {tuple(s.shape)}" for m, s in self.streams.items())
+        return f"Batch({len(self)} samples; a sample has {shapes}; y {tuple(self.y.shape[1:])} {self.y.dtype})"
 
     def to(self, device: torch.device | str) -> Batch:
         streams = {m: s.to(device) if isinstance(s, Stream) else s for m, s in self.streams.items()}

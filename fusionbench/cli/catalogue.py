@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from fusionbench import registry
+from fusionbench.cli.flags import completed
 from fusionbench.errors import UsageError, unknown
 
 
@@ -42,8 +43,11 @@ def list_command(kind: str | None, benchmark: str | None, verify: bool) -> int:
 
 
 @click.command("info")
-@click.argument("name")
-@click.option("--benchmark", "-b", default="watch", show_default=True, help="Where parameters are counted.")
+@click.argument("name", shell_complete=completed(*registry.KINDS))
+@click.option(
+    "--benchmark", "-b", default="watch", show_default=True, help="Where parameters are counted.",
+    shell_complete=completed("benchmarks"),
+)  # fmt: skip
 def info_command(name: str, benchmark: str) -> int:
     """What a plugin computes, its hyper-parameters and their search ranges."""
     kind, plugin = find(name)

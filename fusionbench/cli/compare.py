@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fusionbench.cli import work
-from fusionbench.cli.flags import amount, numbers
+from fusionbench.cli.flags import amount, completed, numbers
 from fusionbench.cli.run import PASS_ON, check_writable, say
 from fusionbench.errors import UsageError, unknown
 
@@ -19,8 +19,16 @@ if TYPE_CHECKING:
 
 
 @click.command("compare", context_settings={**PASS_ON, "help_option_names": ["-h", "--help"]})
-@click.argument("fusers", nargs=-1)
-@click.option("--benchmark", "-b", "benchmarks", multiple=True, metavar="NAME|PATH", help="May be repeated.")
+@click.argument("fusers", nargs=-1, shell_complete=completed("fusers"))
+@click.option(
+    "--benchmark",
+    "-b",
+    "benchmarks",
+    multiple=True,
+    metavar="NAME|PATH",
+    shell_complete=completed("benchmarks"),
+    help="May be repeated.",
+)
 @click.option("--study", "file", type=click.Path(path_type=Path), help="A TOML file that holds the same words.")
 @click.option("--seeds", metavar="N|LIST", help="5: seeds 0 to 4; 0,3: these two.  [default: the benchmark's]")
 @click.option("--folds", metavar="N|LIST", help="In the same way.  [default: all]")
@@ -183,8 +191,10 @@ def _obtain(study: Study, options: dict[str, Any]) -> tuple[list[Record], bool]:
 
 
 @click.command("missing-grid", context_settings={**PASS_ON, "help_option_names": ["-h", "--help"]})
-@click.argument("fusers", nargs=-1)
-@click.option("--benchmark", "-b", default="watch", show_default=True, metavar="NAME|PATH")
+@click.argument("fusers", nargs=-1, shell_complete=completed("fusers"))
+@click.option(
+    "--benchmark", "-b", default="watch", show_default=True, metavar="NAME|PATH", shell_complete=completed("benchmarks")
+)
 @click.option("--rates", default="0,0.3,0.5,0.7", show_default=True, help="Rates in training, of every modality.")
 @click.option("--modality", "-m", multiple=True, help="Only these modalities go missing.  [default: all]")
 @click.option("--seeds", metavar="N|LIST")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from fusionbench.errors import UsageError, unknown
 
@@ -44,6 +45,20 @@ def dotted(ctx: click.Context) -> Given:
         else:
             given.hparams.setdefault(".".join(parts[:-1]), {})[parts[-1]] = value
     return given
+
+
+def completed(*kinds: str) -> Any:
+    """What a shell completes: names of plugins of these kinds, and files once it looks like a path."""
+
+    def complete(ctx: click.Context, parameter: click.Parameter, typed: str) -> list[CompletionItem]:
+        from fusionbench import registry
+
+        if registry.is_path(typed) or typed.startswith("."):
+            return [CompletionItem(typed, type="file")]
+        known = {name: origin for kind in kinds for name, origin in registry.names(kind).items()}
+        return [CompletionItem(n, help=o.summary()) for n, o in known.items() if n.startswith(typed)]
+
+    return complete
 
 
 def numbers(text: str | None, what: str) -> list[int] | None:

@@ -8,11 +8,12 @@ import click
 
 from fusionbench import registry
 from fusionbench.cli.catalogue import find
+from fusionbench.cli.flags import completed
 from fusionbench.errors import UsageError
 
 
 @click.command("check")
-@click.argument("names", nargs=-1, required=True, metavar="NAME|FILE.py...")
+@click.argument("names", nargs=-1, required=True, metavar="NAME|FILE.py...", shell_complete=completed(*registry.KINDS))
 @click.option("--only", multiple=True, metavar="CHECK", help="One check; may be repeated.")
 def check_command(names: tuple[str, ...], only: tuple[str, ...]) -> int:
     """Judge plugins by the conformance kit: a line per check, and how many ran. Exit status 0 or 1.

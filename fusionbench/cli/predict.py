@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fusionbench.cli.flags import dotted, numbers
+from fusionbench.cli.flags import completed, dotted, numbers
 from fusionbench.cli.run import PASS_ON, check_writable, say
 
 RESULTS = click.option(
@@ -16,8 +16,8 @@ DEVICE = click.option("--device", default="auto", show_default=True, help="auto,
 
 
 @click.command("fit", context_settings={**PASS_ON, "help_option_names": ["-h", "--help"]})
-@click.argument("fuser")
-@click.argument("data")
+@click.argument("fuser", shell_complete=completed("fusers"))
+@click.argument("data", shell_complete=completed("benchmarks"))
 @click.option("--out", "-o", type=click.Path(path_type=Path), help="The folder.  [default: FUSER-DATA]")
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Models that answer together.")
 @click.option("--folds", metavar="N|LIST", help="Folds to choose and calibrate on.  [default: all]")

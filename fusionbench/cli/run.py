@@ -8,15 +8,29 @@ from typing import Any
 import click
 
 from fusionbench.cli import work
-from fusionbench.cli.flags import Given, dotted, numbers
+from fusionbench.cli.flags import Given, completed, dotted, numbers
 from fusionbench.errors import UsageError
 
 PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
 
 @click.command("run", context_settings=PASS_ON)
-@click.option("--fuser", "-f", metavar="NAME|FILE.py", help="The fusion method; `fusionbench list fusers`.")
-@click.option("--benchmark", "-b", default="watch", show_default=True, metavar="NAME|PATH", help="The data and task.")
+@click.option(
+    "--fuser",
+    "-f",
+    metavar="NAME|FILE.py",
+    shell_complete=completed("fusers"),
+    help="The fusion method; `fusionbench list fusers`.",
+)
+@click.option(
+    "--benchmark",
+    "-b",
+    default="watch",
+    show_default=True,
+    metavar="NAME|PATH",
+    shell_complete=completed("benchmarks"),
+    help="The data and task.",
+)
 @click.option("--seeds", metavar="N|LIST", help="5: seeds 0 to 4; 0,3: these two.  [default: the benchmark's]")
 @click.option("--folds", metavar="N|LIST", help="In the same way.  [default: all]")
 @click.option("--corruption", "-c", multiple=True, metavar="NAME:MODALITY[:1-5]", help="More damage; may be repeated.")

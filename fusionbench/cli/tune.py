@@ -8,14 +8,16 @@ from typing import Any
 import click
 
 from fusionbench.cli.compare import split
-from fusionbench.cli.flags import numbers
+from fusionbench.cli.flags import completed, numbers
 from fusionbench.cli.run import PASS_ON, check_writable
 from fusionbench.errors import UsageError
 
 
 @click.command("tune", context_settings={**PASS_ON, "help_option_names": ["-h", "--help"]})
-@click.argument("fusers", nargs=-1)
-@click.option("--benchmark", "-b", default="watch", show_default=True, metavar="NAME|PATH")
+@click.argument("fusers", nargs=-1, shell_complete=completed("fusers"))
+@click.option(
+    "--benchmark", "-b", default="watch", show_default=True, metavar="NAME|PATH", shell_complete=completed("benchmarks")
+)
 @click.option("--trials", type=int, help="Finished trials an outer fold.  [default: 20]")
 @click.option("--budget", type=int, help="Instead: optimiser steps an outer fold.")
 @click.option("--sampler", default="tpe", show_default=True, help="tpe, random or gp")

@@ -87,6 +87,9 @@ class Setup:
     held: frozenset[str] = frozenset()  # hyper-parameters of the fuser that are not at their defaults
     partition: str = ""  # "per-seed": each seed deals the groups into folds anew
 
+    def __repr__(self) -> str:
+        return f"Setup({' '.join([self.names['fuser'], *self.changes])} on {self.benchmark_name})"
+
     @property
     def prepared(self) -> features.Prepared:
         return self.dataset.prepared

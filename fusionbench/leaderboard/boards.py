@@ -80,6 +80,9 @@ class Row:
     places: dict[str, Place] = field(default_factory=dict)
     robustness: Robustness = field(default_factory=Robustness)
 
+    def __repr__(self) -> str:
+        return f"Row({self.name})"
+
     @property
     def label(self) -> str:
         """Unique on its board among the rows of the newest code."""
@@ -172,6 +175,9 @@ class Board:
     measure: str = SCORE
     notes: list[str] = field(default_factory=list)
     curve: LearningCurve | None = None
+
+    def __repr__(self) -> str:
+        return f"Board({self.title}: {len(self.rows)} rows)"
 
     @property
     def percent(self) -> bool:

@@ -82,6 +82,9 @@ def fit(
                 f"a model for use is built by name, and the backbone of {m} is the file {name}: install it"
             )
     setup = harness.setup(benchmark, fuser, backbones, given, quick)
+    refuse(setup)
+    if setup.recipe.groups != 1:
+        raise UsageError("a model for use learns from all groups: leave --train.groups out")
     plan = plan_runs(
         setup,
         setup.runs([0] if quick and folds is None else folds, [0]),
@@ -114,6 +117,14 @@ def fit(
         size = folders.save_network(out, description, folded.calibration, weights, of_folds)
     say(f"written to {out} ({size / 1e6:.1f} MB)")
     return folders.load(out, device, fuser)
+
+
+def refuse(setup: Setup) -> None:
+    """Raises UsageError for what says nothing of new samples: a row that sees only where in a recording they stand."""
+    if setup.sees_order:
+        raise UsageError(
+            f"{setup.names['fuser']} sees nothing but the place in a recording: it says nothing of new ones"
+        )
 
 
 def conditions_of(setup: Setup) -> list[str]:

@@ -10,7 +10,7 @@ from fusionbench.errors import UsageError, unknown
 from fusionbench.harness import Setup
 from fusionbench.jobs.plan import ORIGIN
 from fusionbench.predict.description import describe
-from fusionbench.predict.fitting import Folds, done_by_fold, labelled, scores
+from fusionbench.predict.fitting import Folds, done_by_fold, labelled, refuse, scores
 from fusionbench.predict.predictor import Predictor
 from fusionbench.records import Record, Run, compare, store
 from fusionbench.records.rows import RowRecords, boards
@@ -32,11 +32,15 @@ def load_row(
     row = find(name, results)
     runs = _complete(row)
     first = runs[0]
-    if first.run.tuned:
-        raise UsageError(f"{name} is tuned, with settings of its own in each fold: fusionbench fit one of them")
+    if first.run.tuned or first.run.partition:
+        own = "settings" if first.run.tuned else "people"
+        raise UsageError(
+            f"{name} has {own} of its own in each fold or seed: fusionbench fit makes one model of a fuser"
+        )
     if first.run.partition:
         raise UsageError(f"each seed of {name} has folds of its own, which share no calibration: fusionbench fit one")
     setup = harness.setup_of(first, benchmark=data or _origin(first, results), fuser=fuser)
+    refuse(setup)
     lost = [r for r in runs if not store.path_of(results, r.run).with_suffix(setup.kept).is_file()]
     if lost:
         raise UsageError(
@@ -74,7 +78,7 @@ def find(name: str, results: Path) -> RowRecords:
         if not folder.is_dir():
             there = [p.name for p in folder.parent.glob("*") if p.is_dir() and not p.name.startswith(".")]
             raise UsageError(f"{unknown(f'{what} with records in {folder.parent}', folder.name, there)}")
-    known = [r for r in store.load(results, benchmark, fuser) if r.status == "done"]
+    known = [r for r in store.load(results, benchmark, fuser) if r.status == "done" and not r.run.ensemble]
     rows = [row for board in boards(known) for row in board.rows] if known else []
     chosen = [row for row in rows if row.first.run.row == wanted] if wanted else rows
     fresh = [row for row in chosen if not row.stale] or chosen
@@ -93,7 +97,10 @@ def _run(name: str, results: Path) -> Run:
             f"{name} is no folder of a model, nor a row as watch/jmt, nor the id of a run: fusionbench fit FUSER DATA "
             f"--out {name}"
         )
-    return compare.find(results, name).run
+    run = compare.find(results, name).run
+    if run.ensemble:
+        raise UsageError(f"{name} is an ensemble: {run.benchmark}/{run.fuser} answers as the mean of its seeds")
+    return run
 
 
 def _complete(row: RowRecords) -> Sequence[Record]:

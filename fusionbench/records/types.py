@@ -126,6 +126,13 @@ class Record:
     created: str = ""
     error: str | None = None
 
+    def __repr__(self) -> str:
+        score = self.scores.get(CLEAN, {}).get(self.metrics[0])
+        shown = self.status if score is None else f"{self.metrics[0]} {score:.4g}"
+        what = " ".join([self.run.fuser, *self.changes])
+        where = f"{self.run.benchmark}, fold {self.run.fold}, seed {self.run.seed}"
+        return f"Record({self.run.id}: {what} on {where}: {shown})"
+
     def same_identity(self, other: Record) -> bool:
         """Would `other` be the same number: run, code, data and protocol?"""
         mine, theirs = ((r.run.id, dict(r.code), r.data, r.protocol) for r in (self, other))
