@@ -106,8 +106,8 @@ class Study:
     def _network(self, trial: Trial) -> Iterator[dict[str, Any]]:
         setup = self._setup(trial)
         members = [
-            member_of(setup.recipe, setup.run(fold, 0), splits_of(setup, setup.data, fold), lr)
-            for fold in FOLDS
+            member_of(setup.recipe, run, splits_of(setup, setup.data, run), lr)
+            for run in (setup.run(fold, 0) for fold in FOLDS)
             for lr in setup.recipe.lr
         ]
         plan = Dropped(**vars(setup.trained), rate=trial.changes.get("dropout", 0.0))
@@ -123,7 +123,8 @@ class Study:
         setup = self._setup(trial)
         fitter = Fitter(setup, setup.data)
         for fold in FOLDS:
-            yield {"fold": fold, "score": fitter.score(fitter.run(setup.run(fold, 0)), fold)}
+            run = setup.run(fold, 0)
+            yield {"fold": fold, "score": fitter.score(fitter.run(run), run)}
 
 
 @dataclass(frozen=True)
