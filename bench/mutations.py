@@ -177,7 +177,7 @@ MUTATIONS = (
     mutation(
         "concordance forgets the difference of means", "metrics.py",
         "return ratio(2 * cov, var_x + var_y + (x - y) ** 2).mean(-1)", "return ratio(2 * cov, var_x + var_y).mean(-1)",
-        "metrics.py::test_a_metric_agrees_with_its_oracle",
+        "metrics.py::test_concordance_from_sums_is_that_of_the_samples",
     ),
     mutation(
         "unfinished rows are ranked", "records/rows.py",

@@ -258,3 +258,13 @@ def test_what_a_metric_ranks_by_may_be_transformed(name: str) -> None:
         weights = np.random.default_rng(0).random((4, 9))
         one, two = (metric.finish(s, y, row, weights) for s in (scores, ranks))
         assert one.tolist() == two.tolist()
+
+
+def test_concordance_from_sums_is_that_of_the_samples() -> None:
+    """Of answers that are shifted: what the difference of means takes off stands in both."""
+    rng = np.random.default_rng(0)
+    y = rng.standard_normal((60, 2))
+    pred = 0.5 * y + 1.0 + 0.1 * rng.standard_normal((60, 2))
+    declared = metrics.get("ccc")
+    sums = declared.collect(pred, y, np.arange(60) % 6, 6)
+    assert float(declared.finish(sums.sum(0))) == pytest.approx(metrics.ccc_each(pred, y).mean())

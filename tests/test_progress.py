@@ -17,8 +17,8 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Called by a test itself: between a fixture and its test, pytest puts its own standard error back."""
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setenv("TERM", "xterm")
@@ -33,13 +33,15 @@ def wait_for(text: str, terminal: Terminal) -> None:
         time.sleep(0.01)
 
 
-def test_silent_work_shows_a_bar_which_is_gone_at_the_end(terminal: Terminal) -> None:
+def test_silent_work_shows_a_bar_which_is_gone_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = at_a_terminal(monkeypatch)
     with progress.bar("long work", patience=0.0):
         wait_for("long work", terminal)
     assert terminal.getvalue().endswith("\x1b[2K")
 
 
-def test_work_that_is_soon_done_shows_nothing(terminal: Terminal) -> None:
+def test_work_that_is_soon_done_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = at_a_terminal(monkeypatch)
     with progress.bar("short work", patience=600) as advance:
         advance(1, 2)
     assert terminal.getvalue() == ""
@@ -51,7 +53,9 @@ def test_where_there_is_no_terminal_there_is_no_bar(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == ""
 
 
-def test_a_bar_is_gone_when_its_work_fails(terminal: Terminal) -> None:
+def test_a_bar_is_gone_when_its_work_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = at_a_terminal(monkeypatch)
+
     def failing() -> None:
         with progress.bar("long work", patience=0.0):
             wait_for("long work", terminal)
