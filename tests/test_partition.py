@@ -128,8 +128,8 @@ def test_rows_of_different_partitions_stand_on_different_boards(results: Path) -
             assert "; given these training sets (over folds: unadjusted p" in said
             assert "given these training sets" in text
         else:
-            assert said.endswith("; over re-dealt training sets of these 12 groups")
-            assert "over re-dealt training sets of these 12 groups" in text
+            assert said.endswith("; over re-dealt training sets of these 12 people")
+            assert "over re-dealt training sets of these 12 people" in text
             assert "given these" not in text
     row = next(row for board in found if "per-seed" in board.title for row in board.rows if row.fuser == "concat")
     assert "--partition per-seed" in command(row.records)
