@@ -160,11 +160,11 @@ def _about(sets: Sequence[DataSet], domains: dict[str, list[str]]) -> list[str]:
     bare = [s.name for s in sets if s.forest is None]
     if bare:
         notes.append(
-            f"Position (0 chance, 1 the {ANCHOR}) takes a {ANCHOR} on every set; there is none on {', '.join(bare)}: "
+            f"Chance to {ANCHOR} (0 to 1) takes a {ANCHOR} on every set; there is none on {', '.join(bare)}: "
             f"fusionbench compare {ANCHOR} -b NAME"
         )
     else:
-        notes.append(f"Position: 0 chance, 1 the undamaged {ANCHOR}; a new row moves nothing there.")
+        notes.append(f"Chance to {ANCHOR}: 0 chance, 1 the undamaged {ANCHOR}; a new row moves nothing there.")
     return notes
 
 
@@ -179,7 +179,7 @@ def _power(sets: Sequence[DataSet], control: str, against: dict[str, Across]) ->
         notes.append(f"Nothing is tested over sets: {reason}{more}.")
     if against and not reasons:
         notes.append(
-            f"Difference: in position, by a signed-rank test over {number} sets, Holm-corrected over "
+            f"Difference: from chance to {ANCHOR}, by a signed-rank test over {number} sets, Holm-corrected over "
             f"{text.counted(rivals, 'rival')}."
         )
     if number < stats.FEWEST:
@@ -225,7 +225,7 @@ def columns(control: str) -> dict[str, Callable[[Line], str]]:
         "mean rank": _rank,
         f"beats {control}": _beats,
         "improvable": lambda line: _share(line.standing.improvability),
-        "position": lambda line: "-" if line.standing.position is None else f"{line.standing.position:.2f}",
+        f"chance to {ANCHOR}": lambda line: "-" if line.standing.position is None else f"{line.standing.position:.2f}",
         "difference": _difference,
         "a domain left out": _without,
     }
@@ -244,7 +244,7 @@ def raw(overview: Overview) -> list[dict[str, Any]]:
         s, b, a = line.standing, line.beats, line.against
         lines.append({
             "role": overview.role, "condition": overview.condition, "sets": sum(map(len, overview.sets.values())),
-            "method": line.method, "rank": s.rank, "rank-low": s.low, "rank-high": s.high, "position": s.position,
+            "method": line.method, "rank": s.rank, "rank-low": s.low, "rank-high": s.high, "anchored": s.position,
             "improvability": s.improvability, "control": overview.control, "beats": b and b.probability,
             "beats-low": b and b.low, "beats-high": b and b.high, "difference": a and a.difference,
             "p": a and a.adjusted, "decision": a and a.decision,
