@@ -54,6 +54,7 @@ class AffectSim(Benchmark):
     shapes = SHAPES
     task = Task("regress", out=OUTPUTS, metrics=("ccc", "pearson", "mae", "mse"), per_frame=True)
     folds, seeds, steps, batch = 5, 3, 200, 16
+    licence, source, citation = "Apache-2.0", "simulated by this file", "this benchmark"
     corruptions = (
         "missing:face",
         "missing:voice",

@@ -64,10 +64,10 @@ def by_subgroup(boards: Sequence[Board], results: Path, attribute: str, fmt: str
 def attributes_of(records: RowRecords, results: Path) -> dict[str, dict[str, str]]:
     """Attribute -> group -> subgroup, of those that every run of a row has."""
     found: dict[str, dict[str, str]] = {}
-    runs = [store.evidence(results, r.run) for r in records.used]
-    shared = set.intersection(*(set(e.attributes) if e else set() for e in runs)) if runs else set()
+    runs = [kept for r in records.used if (kept := store.evidence(results, r.run)) is not None]
+    shared = set.intersection(*(set(kept.attributes) for kept in runs)) if runs else set()
     for kept in runs:
-        for name in shared if kept else ():
+        for name in shared:
             texts = (str(value) or UNKNOWN for value in kept.attributes[name])
             found.setdefault(name, {}).update(zip(map(str, kept.groups), texts, strict=True))
     return found
