@@ -49,7 +49,8 @@ def test_a_public_validator_accepts_it(tmp_path: Path) -> None:
     for path in (made, *COMMITTED):
         assert mlcroissant.Dataset(jsonld=path).metadata.name == path.name.split(".")[0]
     broken = json.loads(made.read_text())
-    del broken["name"]
+    field = {"@type": "cr:Field", "@id": "s/y", "name": "y", "dataType": "sc:Integer"}  # from nowhere
+    broken["recordSet"] = [{"@type": "cr:RecordSet", "@id": "s", "name": "s", "field": [field]}]
     made.write_text(json.dumps(broken))
     with pytest.raises(mlcroissant.ValidationError):
         mlcroissant.Dataset(jsonld=made)
