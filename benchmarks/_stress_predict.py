@@ -53,6 +53,13 @@ class WristStress(Benchmark):
     batch = 32
     interval = 25
     backbones = {m: ("tcn", {"dim": 32, "kernel": 3, "depth": 2, "shorten": 4}) for m in shapes}  # 12 steps -> 3
+    licence = "MIT"
+    source = "https://github.com/italha-d/Stress-Predict-Dataset"
+    citation = "Iqbal et al., Stress Monitoring Using Wearable Sensors, Sensors 22(21):8135, 2022"
+    caveats = (
+        "the tasks come in one order for everybody: elapsed time alone tells the label",
+        "shuffled windows: neighbours overlap by half, and stand on both sides",
+    )
     corruptions = (
         "missing:eda",
         "missing:temp",

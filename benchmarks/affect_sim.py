@@ -58,6 +58,9 @@ class AffectSim(Benchmark):
     shapes = SHAPES
     task = Task("regress", out=OUTPUTS, metrics=("ccc", "pearson", "mae", "mse"), per_frame=True)
     folds, seeds, steps, batch = 5, 3, 200, 16
+    licence = "Apache-2.0"
+    source = "simulated by this file"
+    citation = "this benchmark"
     corruptions = (
         "missing:face",
         "missing:voice",

@@ -55,6 +55,13 @@ class StressID(Benchmark):
     steps = 300
     batch = 32
     interval = 25
+    licence = "BSD-3-Clause"
+    source = "https://github.com/robustml-eurecom/stressID"
+    citation = "Chaptoukaev et al., StressID: a Multimodal Dataset for Stress Identification, NeurIPS 2023"
+    caveats = (
+        "the voice was recorded in seven of the eleven tasks: its absence excludes them",
+        "the names of the rows hold the task",
+    )
     corruptions = (
         "missing:ecg",
         "missing:eda",

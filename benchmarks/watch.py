@@ -34,6 +34,11 @@ class Watch(Benchmark):
     batch = 32
     interval = 20
     backbones = {m: ("tcn", {"kernel": 3, "depth": 2, "shorten": 2}) for m in shapes}  # 10 steps -> 5
+    licence = "BSD-3-Clause"
+    source = "https://github.com/dmbee/seglearn"
+    citation = "Burns et al., Shoulder physiotherapy exercise recognition, Physiological Measurement 39, 2018"
+    reference_scores = {"Burns et al., random forest, leave one subject out (arXiv 1802.01489 v1)": "87.3 % accuracy"}
+    caveats = ("shuffled windows: those of one recording are alike, and stand on both sides",)
     corruptions = ("missing:acc", "missing:gyro", "noise:acc", "noise:gyro", "noise:all", "gap:all")
     unit = "person"
     # Of a session of fifty two-second windows one more is right: less than that no wearer would notice.

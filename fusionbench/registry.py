@@ -30,6 +30,8 @@ KINDS = {
 }
 #: What a benchmark says of how its scores are read, and nothing else depends on.
 READING = ("unit", "margin", "domain", "role")
+#: What a benchmark says about its data, for its card; it moves no number.
+ABOUT = ("licence", "source", "citation", "reference_scores", "caveats")
 
 
 @dataclass(frozen=True)
@@ -149,14 +151,14 @@ def fingerprint(plugin: type) -> str:
     """SHA-256 of what the plugin's file and the files that it imports relatively do, first 16 hexadecimal digits.
 
     Docstrings, comments on lines of their own and empty lines do not count: to describe a method better is not to make
-    another one. Nor does what a benchmark declares of how its scores are read (`READING`).
+    another one. Nor does what a benchmark declares of how its scores are read (`READING`), or about its data (`ABOUT`).
     """
     digest = hashlib.sha256()
     origin = getattr(plugin, "origin", None)  # somebody's data: what describes it, beside the data's own hash
     if origin is not None and (Path(origin) / "benchmark.toml").is_file():
         digest.update((Path(origin) / "benchmark.toml").read_bytes())
     is_benchmark = any(base.__name__ == KINDS["benchmarks"][1] for base in plugin.__mro__)
-    return _digest(Path(inspect.getfile(plugin)), digest, READING if is_benchmark else ())
+    return _digest(Path(inspect.getfile(plugin)), digest, (*READING, *ABOUT) if is_benchmark else ())
 
 
 @cache
@@ -165,7 +167,7 @@ def fingerprint_here(kind: str, name: str) -> str | None:
     origin = names(kind).get(name)
     if origin is None or origin.path is None:
         return None
-    return _digest(origin.path, hashlib.sha256(), READING if kind == "benchmarks" else ())
+    return _digest(origin.path, hashlib.sha256(), (*READING, *ABOUT) if kind == "benchmarks" else ())
 
 
 @cache

@@ -146,6 +146,8 @@ class Benchmark(ABC):
         classes: their names, in the order of the labels.
         skipped: what `load` left out, and why, a line each.
         notes: what `load` has inferred, a line each.
+        licence, source, citation: of the data, for its card: a name, an address, who to cite.
+        reference_scores: who measured what, how -> the score; caveats: what would inflate one, a sentence each.
     """
 
     known_failures: ClassVar[Mapping[str, str]] = {}
@@ -170,6 +172,11 @@ class Benchmark(ABC):
     classes: Sequence[str] = ()
     skipped: Sequence[str] = ()
     notes: Sequence[str] = ()
+    licence: str = ""
+    source: str = ""
+    citation: str = ""
+    reference_scores: Mapping[str, str] = {}
+    caveats: Sequence[str] = ()
 
     @abstractmethod
     def load(self) -> Batch:

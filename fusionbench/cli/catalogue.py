@@ -48,9 +48,18 @@ def list_command(kind: str | None, benchmark: str | None, verify: bool) -> int:
     "--benchmark", "-b", default="watch", show_default=True, help="Where parameters are counted.",
     shell_complete=completed("benchmarks"),
 )  # fmt: skip
-def info_command(name: str, benchmark: str) -> int:
+@click.option("--card", is_flag=True, help="Of a benchmark whose data are here: its page, in Markdown.")
+@click.option("--croissant", is_flag=True, help="The same as Croissant JSON-LD.")
+def info_command(name: str, benchmark: str, card: bool, croissant: bool) -> int:
     """What a plugin computes, its hyper-parameters and their search ranges."""
     kind, plugin = find(name)
+    if card or croissant:
+        from fusionbench import cards
+
+        if kind != "benchmarks":
+            raise UsageError(f"{name} is a {registry.KINDS[kind][0]}: benchmarks have cards")
+        click.echo((cards.card if card else cards.croissant)(name.removeprefix("benchmark:")), nl=False)
+        return 0
     from fusionbench import hparams
 
     title = f"{registry.plugin_name(name)} ({registry.KINDS[kind][0]})"

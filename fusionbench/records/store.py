@@ -111,8 +111,7 @@ def predictions(results: Path, run: Run) -> Predictions | None:
                 {n.removeprefix(kind): arrays[n] for n in arrays.files if n.startswith(kind)}
                 for kind in ("answers/", "attributes/")
             )
-            ids, groups, y, y_mask = (arrays[n] for n in ("ids", "groups", "y", "y_mask"))
-            return Predictions(ids, groups, y, y_mask, answers, attributes)
+            return Predictions(arrays["ids"], arrays["groups"], arrays["y"], arrays["y_mask"], answers, attributes)
     except OSError as error:
         raise _unreadable(path, error) from None
     except ARCHIVE as error:
