@@ -237,6 +237,18 @@ def test_what_cannot_be_raced_is_one_line(tmp_path: Path, words: list[str], said
     assert said in str(result.exception)
 
 
+def test_what_the_audit_suspects_stands_beside_the_promise(tmp_path: Path) -> None:
+    """Which samples lack `b` tells the label: every score is too high, and the advice says so."""
+    rng = np.random.default_rng(0)
+    y = np.tile([0, 1], 64)
+    b = rng.standard_normal((128, 2))
+    b[(y == 1) & (rng.random(128) < 0.9)] = np.nan
+    np.savez(tmp_path / "own.npz", a=rng.standard_normal((128, 2)), b=b, y=y, group=np.repeat(np.arange(16), 8))
+    found = advise.advise(str(tmp_path / "own.npz"), minutes=60, fusers=("linear",), results=tmp_path / "r", jobs=1)
+    assert "missing" in found.suspicions
+    assert "Careful: the audit suspects" in advise.tell(found)
+
+
 def test_too_few_groups_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="group"):
         advise.advise(own(tmp_path, signal=1.0, people=2), fusers=("linear",), results=tmp_path / "r", jobs=1)

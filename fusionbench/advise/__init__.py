@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fusionbench import datacheck
+from fusionbench import audit, datacheck
 from fusionbench.advise.candidates import RACED, Candidate, Entrant, entrants
 from fusionbench.advise.judging import Judged, judge, outer_splits
 from fusionbench.advise.ledger import Ledger
@@ -75,7 +75,9 @@ def advise(
     began = time.monotonic()
     if minutes <= 0:
         raise UsageError(f"a race takes more than {minutes:g} minutes: --minutes 30")
-    _refuse_bad_data(target, given)
+    settings = (given or {}).get("benchmark")
+    _refuse_bad_data(target, settings)
+    suspicions = _suspicions(target, settings)
     field = entrants(target, fusers, given)
     setup = field[0].setup
     folder = Path(results) / setup.benchmark_name / "advice"
@@ -101,7 +103,7 @@ def advise(
             say(f"race {number} of {len(tasks)}: fold {found.fold} chose {found.names['winner']}")
     assert whole is not None
     judged.sort(key=lambda one: one.fold)
-    advice = conclude(setup, whole, judged, schedule, time.monotonic() - began)
+    advice = conclude(setup, whole, judged, schedule, suspicions, time.monotonic() - began)
     store.write(folder / "advice.json", lambda file: file.write(spelled(advice).encode()))
     return advice
 
@@ -111,12 +113,21 @@ def spelled(advice: Advice) -> str:
     return json.dumps(plain(asdict(advice)), indent=1)
 
 
-def _refuse_bad_data(target: str, given: Mapping[str, Mapping[str, Any]] | None) -> None:
-    lines = datacheck.check(target, (given or {}).get("benchmark"))
+def _refuse_bad_data(target: str, settings: Mapping[str, Any] | None) -> None:
+    lines = datacheck.check(target, settings)
     wrong = [line.removeprefix(datacheck.WRONG) for line in lines if line.startswith(datacheck.WRONG)]
     if wrong:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         raise UsageError(f"{target}: {wrong[0]}{more}: mend the data first, fusionbench data check {target}")
+
+
+def _suspicions(target: str, settings: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """The questions of the audit whose answer inflates every score; none of data that it cannot be asked of."""
+    try:
+        found = audit.audit(target, settings)
+    except UsageError:
+        return ()
+    return tuple(finding.question for finding in found.suspicious)
 
 
 def _labelled(data: Batch) -> np.ndarray:

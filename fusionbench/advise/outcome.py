@@ -56,6 +56,7 @@ class Advice:
         fusion: the best that fuses against the best single modality, both chosen on validation in each fold; None
             where there is one modality, or no single one was raced.
         rivals: the other finalists that fuse, the best first.
+        suspicions: the questions of the audit whose answer makes every score too high.
         seconds: what it took; is_cut: the time had gone before the finalists had all their seeds.
     """
 
@@ -82,6 +83,7 @@ class Advice:
     rivals: tuple[Rival, ...]
     sensors: tuple[Sensor, ...]
     schedule: Schedule
+    suspicions: tuple[str, ...]
     seconds: float
     is_cut: bool
 
@@ -94,7 +96,14 @@ class Advice:
         return 100.0 if self.is_percent else 1.0
 
 
-def conclude(setup: Setup, race: Race, judged: Sequence[Judged], schedule: Schedule, seconds: float) -> Advice:
+def conclude(
+    setup: Setup,
+    race: Race,
+    judged: Sequence[Judged],
+    schedule: Schedule,
+    suspicions: tuple[str, ...],
+    seconds: float,
+) -> Advice:
     """The advice from the race on everything and from the outer folds."""
     benchmark, metric = setup.benchmark, setup.benchmark.task.metrics[0]
     how: dict[str, Any] = {"higher_is_better": metrics.get(metric).higher_is_better, "unit": benchmark.unit}
@@ -128,6 +137,7 @@ def conclude(setup: Setup, race: Race, judged: Sequence[Judged], schedule: Sched
         rivals=_rivals(race, metric, how),
         sensors=_sensors(setup, judged, promised, metric, how),
         schedule=schedule,
+        suspicions=suspicions,
         seconds=seconds,
         is_cut=race.cut,
     )

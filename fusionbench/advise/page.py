@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fusionbench import text
 from fusionbench.advise.outcome import Advice
-from fusionbench.advise.telling import fusion, more, sensors, use
+from fusionbench.advise.telling import doubt, fusion, more, sensors, use
 from fusionbench.errors import UsageError
 from fusionbench.records import store
 
@@ -29,7 +29,7 @@ def write_page(advice: Advice, path: Path) -> None:
         duration=text.duration,
         groups=text.counted(advice.groups, advice.unit),
         bounds=None if low is None or high is None else (low, high),
-        answer=[*use(advice), *fusion(advice)],
+        answer=[*use(advice), *doubt(advice), *fusion(advice)],
         sensors=list(sensors(advice)),
         more=list(more(advice)),
     )

@@ -16,7 +16,7 @@ def tell(advice: Advice, width: int | None = 80) -> str:
         f"{text.counted(advice.groups, advice.unit)}, {text.listed(advice.modalities)}; "
         f"{advice.metric.replace('_', ' ')}{' in %' if advice.is_percent else ''}"
     )
-    lines = [*use(advice), *fusion(advice), *sensors(advice), *more(advice), *after(advice)]
+    lines = [*use(advice), *doubt(advice), *fusion(advice), *sensors(advice), *more(advice), *after(advice)]
     return "\n".join([text.wrap(title, width), "", *(text.wrap(line, width, "  ") for line in lines)]) + "\n"
 
 
@@ -45,6 +45,15 @@ def use(advice: Advice) -> Iterator[str]:
         cheapest = min([(advice.train_seconds, advice.winner), *((r.seconds, r.name) for r in equal)])
         word = "equivalent to" if all(r.verdict.decision == "equivalent" for r in equal) else "not significantly below"
         yield f"{names}: {word} it on validation. The cheapest to train is {cheapest[1]}."
+
+
+def doubt(advice: Advice) -> Iterator[str]:
+    """What the audit suspects: a leak makes every score too high, this promise as well."""
+    if advice.suspicions:
+        yield (
+            f"Careful: the audit suspects {text.listed(advice.suspicions)}; a leak makes this promise too high: "
+            f"fusionbench audit {advice.target}"
+        )
 
 
 def fusion(advice: Advice) -> Iterator[str]:
