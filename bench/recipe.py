@@ -27,8 +27,9 @@ from fusionbench import engine, harness
 from fusionbench.api import Dropout
 from fusionbench.engine import Trained
 from fusionbench.engine.model import Blueprint, Model
+from fusionbench.harness.dataset import Dataset
 from fusionbench.harness.fit import Fitter
-from fusionbench.harness.setup import Dataset, member_of, splits_of
+from fusionbench.harness.setup import member_of, splits_of
 
 FOLDS = (0, 1)
 CHOOSES, SHOWN, CLASSICAL = "concat", ("concat", "late_average", "jmt"), ("forest", "linear", "boosting")

@@ -15,7 +15,7 @@ import torch
 import fusionbench
 from fusionbench import engine, registry
 from fusionbench.api import Batch, Stream
-from fusionbench.harness.setup import Dataset
+from fusionbench.harness import Dataset
 
 SCRIPT = Path(fusionbench.__file__).parent.parent / "bench" / "recipe.py"
 

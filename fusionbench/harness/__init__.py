@@ -1,11 +1,12 @@
 """From a setup to records: build, train, select on validation, damage, evaluate, save."""
 
+from fusionbench.harness.dataset import Dataset
 from fusionbench.harness.ensemble import check_members, ensembles
 from fusionbench.harness.evaluate import CHANCE, CLEAN, parse
 from fusionbench.harness.execute import blank, estimate, execute, pick
 from fusionbench.harness.fit import fit, score
 from fusionbench.harness.reproduce import is_reproduced, reproduce, setup_of, submit
-from fusionbench.harness.setup import Dataset, Setup, member_of, setup, splits_of, training_of
+from fusionbench.harness.setup import Setup, member_of, setup, splits_of, training_of
 
 __all__ = [
     "CHANCE",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import warnings
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,55 +17,13 @@ from fusionbench.api import Batch, Benchmark, Estimator, Splits, Stream, keyed
 from fusionbench.engine import Member, Recipe
 from fusionbench.engine.model import Blueprint
 from fusionbench.errors import UsageError, unknown
+from fusionbench.harness.dataset import Dataset
 from fusionbench.records import Run, plain
 from fusionbench.records.types import PER_SEED
 
 #: The only stream of a method that sees nothing but the place in the recording.
 POSITION = "position"
 QUICK = {"steps": 30, "interval": 15, "lr": (1e-3,)}
-
-
-class Dataset:
-    """A benchmark's samples as the trainer meets them: loaded, checked, encoded and hashed once, for many setups."""
-
-    def __init__(
-        self, name: str, benchmark: Benchmark, encoders: Mapping[str, Any], prepared: features.Prepared | None = None
-    ) -> None:
-        self.name, self.benchmark, self.encoders, self._prepared = name, benchmark, encoders, prepared
-
-    def encode(self) -> Generator[features.Encoding, None, None]:
-        """Loads and checks the samples, raw media through their frozen backbones; yields progress."""
-        if self._prepared is None:
-            self._prepared = yield from features.prepare(self.benchmark, self._load(), self.encoders)
-
-    @property
-    def prepared(self) -> features.Prepared:
-        """The samples, and how their raw media were encoded."""
-        features.finish(self.encode())
-        assert self._prepared is not None
-        return self._prepared
-
-    def _load(self) -> Batch:
-        data = contract.load(self.benchmark, self.name)
-        for reason in self.benchmark.skipped:
-            warnings.warn(f"left out: {reason}", stacklevel=2)
-        return data
-
-    @cached_property
-    def digest(self) -> str:
-        """Hash of the samples, masks, labels and names."""
-        digest, data = hashlib.sha256(), self.prepared.data
-        for m, stream in sorted(data.streams.items()):
-            encoded = self.prepared.digests.get(m)
-            parts = (
-                (encoded,) if encoded else (stream.x, stream.mask) if isinstance(stream, Stream) else (stream.digest,)
-            )
-            for part in (m, *parts):
-                digest.update(part.encode() if isinstance(part, str) else part.numpy().tobytes())
-        for tensor in (data.y, data.y_mask):
-            digest.update(tensor.numpy().tobytes())
-        digest.update("\n".join([*data.ids, *data.groups]).encode())
-        return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,6 +136,34 @@ class Setup:
         return runs
 
 
+class _Parts:
+    """The parts of a run (benchmark, train, fuser, backbone.<modality>) as their hyper-parameters are filled in.
+
+    Attributes:
+        given: what the user has set and no part has taken yet.
+        code: part -> fingerprint of its plugin; settings: part -> hyper-parameter -> value, as a run holds them.
+        usual: part -> hyper-parameter -> what it is where nobody says anything.
+    """
+
+    def __init__(self, given: Mapping[str, Mapping[str, Any]] | None) -> None:
+        self.given = {part: dict(values) for part, values in (given or {}).items()}
+        self.code: dict[str, str] = {}
+        self.settings: dict[str, dict[str, Any]] = {}
+        self.usual: dict[str, dict[str, Any]] = {}
+
+    def fill(self, part: str, target: Any, owner: str, usual: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Every hyper-parameter of a part: what is given, else `usual`, else its own default.
+
+        Raises:
+            UsageError: one is unknown, or a value is of the wrong type.
+        """
+        declared = hparams.read(target)
+        filled = hparams.fill(declared, {**(usual or {}), **self.given.pop(part, {})}, owner)
+        self.settings[part] = {n: _content(n, v) for n, v in filled.items() if _of_a_run(declared[n], v)}
+        self.usual[part] = {**{n: h.default for n, h in declared.items()}, **(usual or {})}
+        return filled
+
+
 def setup(
     benchmark: str,
     fuser: str,
@@ -208,107 +193,133 @@ def setup(
         "benchmark": benchmark, "fuser": fuser, "backbones": backbones, "given": given, "quick": quick, "tuned": tuned,
         "partition": partition,
     }  # fmt: skip
-    given, backbones = dict(given or {}), dict(backbones or {})
-    code, settings, declared = {}, {}, {}
-
-    def prepare(part: str, target: Any, owner: str, extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        declared[part] = hparams.read(target)
-        filled = hparams.fill(declared[part], {**(extra or {}), **given.pop(part, {})}, owner)
-        settings[part] = {n: _content(n, value) for n, value in filled.items() if _of_a_run(declared[part][n], value)}
-        return filled
-
-    maker = registry.load("benchmarks", benchmark)
-    benchmark_name = registry.plugin_name(benchmark)
-    protocol = contract.make(maker, prepare("benchmark", maker, benchmark_name), benchmark_name)
-    code["benchmark"] = registry.fingerprint(maker)
-
-    constants = {name: getattr(protocol, name) for name in ("steps", "batch", "interval")}
-    given["train"] = {n: v for n, v in given.get("train", {}).items() if n not in constants or str(v) != "0"}
-    method = registry.load("fusers", fuser)
-    names = {"fuser": registry.plugin_name(fuser)}
-    fitted = issubclass(method, Estimator)
-    ordered = fitted and method.sees_order
+    parts = _Parts(given)
+    maker, benchmark_name = registry.load("benchmarks", benchmark), registry.plugin_name(benchmark)
+    protocol = contract.make(maker, parts.fill("benchmark", maker, benchmark_name), benchmark_name)
+    method, fuser_name = registry.load("fusers", fuser), registry.plugin_name(fuser)
+    ordered = issubclass(method, Estimator) and method.sees_order
     if ordered and not contract.has_order(protocol):
         raise UsageError(
-            f"{names['fuser']} sees when samples were taken, and {benchmark_name} does not say: it declares no order"
+            f"{fuser_name} sees when samples were taken, and {benchmark_name} does not say: it declares no order"
         )
-    recipe = Recipe(**prepare("train", Recipe, "training", {**constants, **(QUICK if quick else {}), "quick": quick}))
-    if fitted:
-        recipe = _of_estimator(recipe, names["fuser"])
-        kept = ("missing", "quick", "groups")
-        settings["train"] = {name: value for name, value in settings["train"].items() if name in kept}
-    prepare("fuser", method, names["fuser"])
-    code["fuser"] = registry.fingerprint(method)
+    recipe = _recipe(parts, protocol, method, fuser_name, quick)
+    parts.fill("fuser", method, fuser_name)
+    parts.code |= {"benchmark": registry.fingerprint(maker), "fuser": registry.fingerprint(method)}
+    names = {"fuser": fuser_name}
+    encoders = _encoders(parts, names, protocol, benchmark_name, method, backbones or {})
+    for part in parts.given:
+        raise unknown("part of a run", part, [*parts.settings, *(f"backbone.{m}" for m in protocol.shapes)])
+    settings = parts.settings
+    blueprint = Blueprint(
+        task=protocol.task,
+        shapes=protocol.shapes,
+        fuser=method,
+        settings=settings["fuser"],
+        backbones=encoders,
+        rates=protocol.rates,
+    )
+    if ordered:
+        blueprint = replace(blueprint, backbones={**encoders, POSITION: (registry.load("backbones", "identity"), {})})
+    # Setups of one benchmark and the same backbones share one copy of its data.
+    of_data = [part for part in settings if part not in ("fuser", "train")]
+    asked = arguments["given"] or {}  # where the data lie is no setting
+    key = repr([[benchmark_name, p, names.get(p), parts.code[p], settings[p], asked.get(p)] for p in of_data])
+    known = {} if datasets is None else datasets
+    dataset = known.setdefault(key, Dataset(benchmark_name, protocol, encoders))
+    return Setup(
+        benchmark_name=benchmark_name,
+        benchmark=dataset.benchmark,
+        dataset=dataset,
+        blueprint=blueprint,
+        recipe=recipe,
+        names=names,
+        hparams=settings,
+        code=parts.code,
+        changes=_changes(parts, names, protocol, method, backbones or {}, tuned, partition),
+        tuned=tuned,
+        arguments=arguments,
+        held=frozenset(n for n, value in settings["fuser"].items() if value != parts.usual["fuser"][n]),
+        partition=partition,
+    )
 
+
+def _recipe(parts: _Parts, protocol: Benchmark, method: Any, fuser_name: str, quick: bool) -> Recipe:
+    """How it is trained: by the benchmark's constants, unless others are given (0 means the benchmark's)."""
+    constants = {name: getattr(protocol, name) for name in ("steps", "batch", "interval")}
+    given = parts.given.get("train", {})
+    parts.given["train"] = {n: v for n, v in given.items() if n not in constants or str(v) != "0"}
+    usual = {**constants, **(QUICK if quick else {}), "quick": quick}
+    recipe = Recipe(**parts.fill("train", Recipe, "training", usual))
+    if not issubclass(method, Estimator):
+        return recipe
+    kept = ("missing", "quick", "groups")
+    parts.settings["train"] = {name: v for name, v in parts.settings["train"].items() if name in kept}
+    return _of_estimator(recipe, fuser_name)
+
+
+def _usual_backbone(protocol: Benchmark, modality: str) -> tuple[str, Mapping[str, Any]]:
+    return protocol.backbones.get(modality, ("identity", {}))
+
+
+def _encoders(
+    parts: _Parts,
+    names: dict[str, str],
+    protocol: Benchmark,
+    benchmark_name: str,
+    method: Any,
+    backbones: Mapping[str, str],
+) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """Modality -> (backbone, its settings); what trains becomes the identity for an estimator. Adds to `names`."""
     for m in backbones:
         if m not in protocol.shapes:
             raise unknown(f"modality of {benchmark_name}", m, protocol.shapes)
     chosen = {}
-    for m in protocol.shapes:
-        default, defaults = protocol.backbones.get(m, ("identity", {}))
+    for m, shape in protocol.shapes.items():
+        part = f"backbone.{m}"
+        default, defaults = _usual_backbone(protocol, m)
         name = backbones.get(m, default)
         encoder = registry.load("backbones", name)
-        if fitted and not encoder.frozen:
+        if issubclass(method, Estimator) and not encoder.frozen:
             name, encoder = "identity", registry.load("backbones", "identity")
-            given.pop(f"backbone.{m}", None)
-            if len(protocol.shapes[m]) != 1:
-                step = " x ".join(map(str, protocol.shapes[m]))
+            parts.given.pop(part, None)
+            if len(shape) != 1:
+                step = " x ".join(map(str, shape))
                 raise UsageError(
-                    f"{names['fuser']} takes vectors, a step of {m} is {step}: give it a frozen encoder, --backbone.{m}"
+                    f"{names['fuser']} takes vectors, a step of {m} is {step}: give it a frozen encoder, --{part}"
                 )
         if protocol.task.per_frame and encoder.clips_only:
             raise UsageError(
-                f"{name} makes one step of a clip, {benchmark_name} asks for an answer a frame: another --backbone.{m}"
+                f"{name} makes one step of a clip, {benchmark_name} asks for an answer a frame: another --{part}"
             )
-        part = f"backbone.{m}"
         names[part] = registry.plugin_name(name)
-        chosen[m] = encoder, prepare(part, encoder, f"{names[part]} ({m})", defaults if name == default else {})
-        code[part] = registry.fingerprint(encoder)
-    for part in given:
-        raise unknown("part of a run", part, [*settings, *(f"backbone.{m}" for m in protocol.shapes)])
+        filled = parts.fill(part, encoder, f"{names[part]} ({m})", defaults if name == default else {})
+        chosen[m] = encoder, filled
+        parts.code[part] = registry.fingerprint(encoder)
+    return chosen
 
-    chosen_names = {m: names[f"backbone.{m}"] for m in backbones}
-    changes = [
-        f"backbone.{m}={n}"
-        for m, n in chosen_names.items()
-        if n != ("identity" if fitted and n == "identity" else protocol.backbones.get(m, ("identity", {}))[0])
-    ]
-    for part, filled in settings.items():
-        usual = {name: h.default for name, h in declared[part].items()}
-        if part == "train":
-            usual |= {**constants, **(QUICK if quick else {}), "quick": quick}
-        if part.startswith("backbone.") and f"{part}={names[part]}" not in changes:
-            usual |= protocol.backbones.get(part.partition(".")[2], ("identity", {}))[1]
+
+def _changes(
+    parts: _Parts,
+    names: Mapping[str, str],
+    protocol: Benchmark,
+    method: Any,
+    backbones: Mapping[str, str],
+    tuned: str,
+    partition: str,
+) -> list[str]:
+    """What differs from the defaults, as `fuser.width=256`; of tuned settings, which vary by fold, the search alone."""
+    changes = []
+    for m in backbones:
+        name = names[f"backbone.{m}"]
+        replaced = issubclass(method, Estimator) and name == "identity"
+        if not replaced and name != _usual_backbone(protocol, m)[0]:
+            changes.append(f"backbone.{m}={name}")
+    for part, filled in parts.settings.items():
+        usual = parts.usual[part]
         changes += [f"{part}.{name}={_spell(value)}" for name, value in filled.items() if value != usual[name]]
     if tuned:
         changes = [f"tuned={tuned}"]
-    if partition:
-        changes.append(f"partition={partition}")
-    blueprint = Blueprint(protocol.task, protocol.shapes, method, settings["fuser"], chosen, protocol.rates)
-    if ordered:
-        blueprint = replace(blueprint, backbones={**chosen, POSITION: (registry.load("backbones", "identity"), {})})
-    held = frozenset(n for n, value in settings["fuser"].items() if value != declared["fuser"][n].default)
-    # Setups of one benchmark and the same backbones share one copy of its data.
-    parts = [part for part in settings if part not in ("fuser", "train")]
-    asked = arguments["given"] or {}  # where the data lie is no setting
-    key = repr([[benchmark_name, p, names.get(p), code[p], settings[p], asked.get(p)] for p in parts])
-    known = {} if datasets is None else datasets
-    dataset = known.setdefault(key, Dataset(benchmark_name, protocol, chosen))
-    return Setup(
-        benchmark_name,
-        dataset.benchmark,
-        dataset,
-        blueprint,
-        recipe,
-        names,
-        settings,
-        code,
-        changes,
-        tuned,
-        arguments,
-        held,
-        partition,
-    )
+    return [*changes, f"partition={partition}"] if partition else changes
 
 
 def _of_estimator(recipe: Recipe, name: str) -> Recipe:
