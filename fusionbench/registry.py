@@ -195,6 +195,7 @@ def _assigned(node: ast.AST, names: Sequence[str]) -> Iterator[tuple[ast.Assign 
                 yield line, target.id
 
 
+@cache
 def ceilings(benchmark: str) -> dict[str, float]:
     """What lies between chance and the optimum of a benchmark: name -> the best score without something, rising.
 

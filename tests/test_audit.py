@@ -233,8 +233,8 @@ def social_anxiety(path: Path, folds: str) -> Path:
               "group": np.array(people), "id": np.array(ids)}  # fmt: skip
     if folds == "shuffled":
         arrays["fold"] = np.random.default_rng(0).permutation(len(people)) % 10
-    np.savez(path / "social_anxiety.npz", **arrays)
-    return path / "social_anxiety.npz"
+    np.savez(path / "anxiety.npz", **arrays)
+    return path / "anxiety.npz"
 
 
 def test_social_anxiety_is_a_leak_of_shuffled_folds(tmp_path: Path) -> None:
@@ -309,8 +309,11 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return call
 
 
-def test_the_command_for_people_and_for_ci(command: Callable[..., Any], tmp_path: Path) -> None:
-    path = tmp_path / "mine.npz"
+def test_the_command_for_people_and_for_ci(
+    command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path("mine.npz")
     np.savez(path, **label_in_a_column())
     status, out, _ = command(path)
     assert status == 1

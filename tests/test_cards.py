@@ -18,7 +18,7 @@ COMMITTED = sorted(FOLDER.glob("*.croissant.json"))
 def test_a_card_says_what_the_data_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["info", "toy_xor", "--card"], standalone_mode=False) == 0
     text = capsys.readouterr().out
-    assert "240 samples of 12 groups" in text
+    assert "240 samples of 12 people" in text
     assert "| left | 6 steps of 4 | - | 0.0% | 25.3% |" in text
     assert "`fusionbench audit toy_xor`" in text
 
