@@ -31,11 +31,11 @@ MUTATIONS = (
     # Choices on validation.
     mutation(
         "the learning rate is that of the worst validation", "harness/execute.py",
-        "key=lambda rate: (sound[rate].score, -rate)", "key=lambda rate: (-sound[rate].score, -rate)", RATES,
+        "key=lambda rate: (valid[rate].score, -rate)", "key=lambda rate: (-valid[rate].score, -rate)", RATES,
     ),
     mutation(
         "of equal learning rates the largest", "harness/execute.py",
-        "key=lambda rate: (sound[rate].score, -rate)", "key=lambda rate: (sound[rate].score, rate)", RATES,
+        "key=lambda rate: (valid[rate].score, -rate)", "key=lambda rate: (valid[rate].score, rate)", RATES,
     ),
     mutation(
         "the last checkpoint instead of the best", "engine/loop.py",
@@ -70,13 +70,13 @@ MUTATIONS = (
     ),
     mutation(
         "networks are normalised by all samples", "engine/program.py",
-        "blueprint.build(member.seed, statistics(data, index), len(member.train))",
-        "blueprint.build(member.seed, statistics(data, torch.arange(len(data))), len(member.train))", TEST_IS_NAN,
+        "blueprint.begin(member.seed, data, index)",
+        "blueprint.begin(member.seed, data, torch.arange(len(data)))", TEST_IS_NAN,
     ),
     mutation(
         "estimators are normalised by all samples", "harness/fit.py",
-        "statistics(data, torch.from_numpy(train)), len(train)).eval()",
-        "statistics(data, torch.arange(len(data))), len(train)).eval()",
+        "blueprint.begin(seed, data, torch.from_numpy(train)).eval()",
+        "blueprint.begin(seed, data, torch.arange(len(data))).eval()",
         "estimators.py::test_test_samples_are_not_looked_at",
     ),
     mutation(

@@ -50,6 +50,7 @@ NAMED = {
     "custom_data": {"identity", "tcn"},
     "study": {"watch"},
     "audit": {"summary"},  # a key of its JSON
+    "cards": {"summary"},  # the same
     "leaderboard": {"position", "summary"},  # a column, and a group of columns
     "stats": {"summary"},  # a function of its own
 }

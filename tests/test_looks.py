@@ -114,10 +114,13 @@ def test_a_large_difference_stops_at_the_first_look_and_equality_goes_to_the_las
     assert lines.startswith("told: is there a difference of 10 points to plain in clean accuracy?")
     assert "infinitely many could settle" in lines
     assert lines.index("infinitely many could settle") < lines.index("open after look 1 of 3")
-    assert f"tested at {first:.2g} within 2, look 1 of 3 (3 seeds)" in lines
+    assert f"tested at {first:.2g} within 2 default rows, look 1 of 3 (3 seeds)" in lines
     assert "awful is worse than plain by" in lines
     assert f"tested at {second:.2g}" in lines
-    assert "alike and plain are equivalent within 10: " in lines or f"tested at {third:.2g} within 2, look 3" in lines
+    assert (
+        "alike and plain are equivalent within 10: " in lines
+        or f"tested at {third:.2g} within 2 default rows, look 3" in lines
+    )
     assert "given these training sets" in lines
     assert trained(folder / "r") == {"awful": set(range(3)), "alike": set(range(10)), "plain": set(range(10))}
 
@@ -244,7 +247,10 @@ def test_a_verdict_says_the_level_that_is_really_tested(seeds: int, value: float
     assert v.adjusted_high is not None
     assert (v.decision in ("better", "worse")) == (p < v.level) == (v.adjusted < 0.05)
     assert (v.decision in ("better", "worse")) == (not v.adjusted_low <= 0 <= v.adjusted_high)
-    assert f"tested at {v.level:.2g} within 4, look {LOOKS.index(seeds) + 1} of 3 ({seeds} seeds)" in describe(v)
+    assert (
+        f"tested at {v.level:.2g} within 4 default rows, look {LOOKS.index(seeds) + 1} of 3 ({seeds} seeds)"
+        in describe(v)
+    )
 
 
 def test_equality_is_found_at_the_last_look_only() -> None:

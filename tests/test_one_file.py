@@ -182,7 +182,7 @@ def test_a_metric_is_one_function_and_one_entry(
     monkeypatch.setattr(ToyXor, "corruptions", ("missing:left",))
     found = run(tmp_path / "results", "--train.steps", "8")
     shown = capsys.readouterr().out
-    assert "toy_xor: kappa, 12 groups" in shown
+    assert "toy_xor: kappa, 12 people" in shown
     assert "[" in shown  # its interval, by the same statistics
     for r in found:
         kept = store.predictions(tmp_path / "results", r.run)

@@ -44,7 +44,7 @@ def test_the_position_is_all_it_meets_whatever_is_done_to_the_streams(timed: Pat
     assert list(setup.seen.streams) == ["position"]
     assert torch.allclose(setup.seen.streams["position"].x[:10, 0, 0], torch.arange(10) / 9)
     assert set(setup.data.streams) == {"left", "right"}
-    model = Fitter(setup, setup.data).fit(0, 0, {"leaf": 5})
+    model = Fitter(setup, setup.data).fit(setup.run(0, 0), {"leaf": 5})
     test = setup.data[setup.benchmark.splits(setup.data, 0).test]
     blind = {m: stream.absent() for m, stream in test.streams.items()}
     answers = model.answer(test)
