@@ -119,7 +119,7 @@ def _missing(stream: Any) -> tuple[str, str]:
 
 def _audited(name: str, audit: Audit | None) -> list[str]:
     if audit is None:
-        return [f"Not committed: `fusionbench audit {name}`."]
+        return [f"None is given here: `fusionbench audit {name}`."]
     try:
         rows = [f"| {f['question']} | {f['verdict']} | {_cell(f['evidence'])} |" for f in audit["findings"]]
     except (KeyError, TypeError):

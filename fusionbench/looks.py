@@ -139,6 +139,8 @@ def _refuse(study: Study, target: float, looks: Sequence[int]) -> None:
             f"to resolve a difference looks at {text.listed(map(str, looks))} seeds of every fold: leave seeds, folds "
             "and quick out"
         )
+    if "train.groups" in study.cross or "groups" in study.train:
+        raise UsageError("to resolve a difference takes every training group: leave --train.groups out")
     if study.ensemble:
         raise UsageError("to resolve a difference compares single models: ask for their ensemble afterwards")
     if not 0 < target < float("inf"):

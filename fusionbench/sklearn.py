@@ -132,6 +132,8 @@ class _Fusion(BaseEstimator):
 
     def _fit_estimator(self, data: Batch, train: np.ndarray, val: np.ndarray, seed: int) -> Answering:
         """The settings of its grid with the best validation score; what is given is held."""
+        if self.train:
+            raise UsageError(f"{self.fuser} is fitted in one call: leave train out")
         held = set(self.settings or {})
         method: Any = self.blueprint_.fuser
         best: tuple[float, Any] = (-math.inf, None)

@@ -66,7 +66,10 @@ class Study:
 
     def __post_init__(self) -> None:
         for word in ("folds", "seeds"):
-            if self.quick and getattr(self, word) is None:
+            value: Any = getattr(self, word)
+            if isinstance(value, int):  # the first so many
+                object.__setattr__(self, word, list(range(value)))
+            if self.quick and value is None:
                 object.__setattr__(self, word, [0])
 
     def setups(self, datasets: dict[str, Dataset] | None = None) -> Iterator[tuple[Setup, list[str]]]:
@@ -204,6 +207,7 @@ def _check_ensembles(plans: Sequence[Plan], results: Path) -> None:
     from fusionbench import harness
 
     for plan in plans:
+        harness.refuse_partition(plan.runs)
         if len({run.seed for run in plan.runs}) < 2:
             raise UsageError(f"an ensemble averages two seeds or more of {plan.setup.names['fuser']}: --seeds 3")
     setups = {run.id: plan.setup for plan in plans for run in plan.runs}
@@ -282,6 +286,7 @@ def plan_run(
     setup = harness.setup(benchmark, fuser, backbones, parts, quick, partition=partition)
     if begin is not None:
         begin(setup)
+    folds, seeds = (list(range(chosen)) if isinstance(chosen, int) else chosen for chosen in (folds, seeds))
     if quick:
         folds, seeds = (chosen if chosen is not None else [0] for chosen in (folds, seeds))
     conditions = [*setup.benchmark.corruptions, *corruption]

@@ -75,6 +75,8 @@ def advise(
     began = time.monotonic()
     if minutes <= 0:
         raise UsageError(f"a race takes more than {minutes:g} minutes: --minutes 30")
+    if not fusers:
+        raise UsageError("a race takes a fuser or more: --fusers forest,concat")
     settings = (given or {}).get("benchmark")
     _refuse_bad_data(target, settings)
     suspicions = _suspicions(target, settings)
@@ -86,7 +88,8 @@ def advise(
     jobs = jobs or joblib.cpu_count()
     splits = outer_splits(setup.benchmark, setup.benchmark_name, data, GENEROUS[0][1])
     prices = _prices(field, data, everything, ledger)
-    schedule = plan(prices, 60 * minutes - (time.monotonic() - began), len(splits), jobs)
+    spent = time.monotonic() - began
+    schedule = plan(prices, 60 * minutes - spent, len(splits), jobs, spent)
     for line in _announced(schedule, minutes, jobs):
         say(line)
     limit = PATIENCE * 60 * minutes / -(-(schedule.outer + 1) // jobs)

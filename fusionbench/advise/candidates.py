@@ -9,6 +9,7 @@ from typing import Any, Literal
 from fusionbench import harness, registry
 from fusionbench.api import Batch
 from fusionbench.engine.model import Blueprint
+from fusionbench.errors import UsageError
 from fusionbench.harness import Dataset, Setup
 from fusionbench.harness.fit import grid_of
 
@@ -101,6 +102,8 @@ def entrants(
     found = []
     for fuser in fusers:
         plain = harness.setup(benchmark, fuser, given=given, datasets=datasets)
+        if plain.sees_order:
+            raise UsageError(f"{fuser} sees nothing but the place in a recording: it cannot be advised")
         modalities = tuple(plain.benchmark.shapes)
         for candidate in _candidates(plain, fuser, modalities, fuser in PLAIN or not set(fusers) & set(PLAIN)):
             setup = plain

@@ -56,6 +56,7 @@ class Advice:
         fusion: the best that fuses against the best single modality, both chosen on validation in each fold; None
             where there is one modality, or no single one was raced.
         rivals: the other finalists that fuse, the best first.
+        given: part -> hyper-parameter -> value, what the user has set for all candidates.
         suspicions: the questions of the audit whose answer makes every score too high.
         seconds: what it took; is_cut: the time had gone before the finalists had all their seeds.
     """
@@ -82,6 +83,7 @@ class Advice:
     fusion: Verdict | None
     rivals: tuple[Rival, ...]
     sensors: tuple[Sensor, ...]
+    given: Mapping[str, Mapping[str, Any]]
     schedule: Schedule
     suspicions: tuple[str, ...]
     seconds: float
@@ -136,6 +138,7 @@ def conclude(
         fusion=_fusion(judged, metric, how),
         rivals=_rivals(race, metric, how),
         sensors=_sensors(setup, judged, promised, metric, how),
+        given=setup.arguments["given"] or {},
         schedule=schedule,
         suspicions=suspicions,
         seconds=seconds,

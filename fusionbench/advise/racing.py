@@ -154,12 +154,16 @@ class _Track:
         for number, option in enumerate(options):
             each = len(cases) // len(options)
             own = slice(number * each, (number + 1) * each)
+            if any(not np.isfinite(trial.scores).any() for trial in trials[own]):
+                continue
             curves = np.mean([trial.scores for trial in trials[own]], axis=0)  # over folds and seeds, step by step
             if np.isfinite(curves).any() and np.nanmax(curves) > best:
                 step = int(np.nanargmax(curves))
                 best = float(curves[step])
                 standing.option, standing.steps = option, int(trials[own][0].steps[step])
                 standing.cells = [self._cell(case, trial) for case, trial in zip(cases[own], trials[own], strict=True)]
+        if best == -np.inf:
+            standing.error = f"{standing.candidate.name}: no choice of settings could be trained in every inner fold"
         standing.rung, standing.score = rung, best
         standing.seconds = float(np.mean([trial.seconds for trial in trials]))
 

@@ -49,13 +49,14 @@ class Schedule:
     total: float
 
 
-def plan(prices: Mapping[Candidate, Price], seconds: float, folds: int, jobs: int) -> Schedule:
+def plan(prices: Mapping[Candidate, Price], seconds: float, folds: int, jobs: int, spent: float = 0.0) -> Schedule:
     """The most thorough schedule that fits into these seconds.
 
     Rather fewer seeds, then fewer folds to judge by, then fewer candidates (the dearest go first), at last one seed.
 
     Args:
         folds: how many there are to judge by, at most.
+        spent: seconds that loading and measuring have taken before.
 
     Raises:
         UsageError: not even the cheapest candidates fit.
@@ -76,9 +77,10 @@ def plan(prices: Mapping[Candidate, Price], seconds: float, folds: int, jobs: in
             if not spare:
                 break
             raced.remove(max(spare, key=lambda c: prices[c].seconds * prices[c].options))
-    least = math.ceil(cheapest / PLANNED / 60 * 10) / 10
+    least = math.ceil((cheapest / PLANNED + spent) / 60 * 10) / 10
     raise UsageError(
-        f"{duration(seconds)} are too short for one round of the cheapest candidates: --minutes {least:g} or more"
+        f"{duration(max(0.0, seconds))} are too short for one round of the cheapest candidates: --minutes {least:g} or "
+        "more"
     )
 
 

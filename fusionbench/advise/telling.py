@@ -99,8 +99,9 @@ def more(advice: Advice) -> Iterator[str]:
 def after(advice: Advice) -> Iterator[str]:
     """How to get a model for use; of one modality there is none by this name, so nothing is said of it."""
     if advice.above_chance.decision == "better" and not advice.is_single:
-        recipe = f" --train.modality_dropout {advice.dropout:g}" if advice.dropout else ""
-        yield f"A model for use: fusionbench fit {advice.fuser} {advice.target}{recipe} --out model"
+        flags = [f"--{part}.{n} {v}" for part, values in advice.given.items() for n, v in values.items()]
+        flags += [f"--train.modality_dropout {advice.dropout:g}"] * bool(advice.dropout)
+        yield f"A model for use: {' '.join(['fusionbench fit', advice.fuser, advice.target, *flags, '--out model'])}"
 
 
 def _noise(advice: Advice, sensor: Sensor) -> str:

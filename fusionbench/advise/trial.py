@@ -64,9 +64,10 @@ def train(entrant: Entrant, data: Batch, cases: Sequence[Case], share: float = 1
     recipe = shortened(entrant.setup.recipe, share)
     members = [_member(recipe, case, number) for number, case in enumerate(cases)]
     for event in _training(entrant, members, data, recipe):
-        if event.error:
-            raise UsageError(f"{entrant.name}: {event.error}")
         case = cases[event.member]
+        if event.error:  # a learning rate that is too high for it; the others go on
+            found[event.member] = Trial(np.zeros(1, int), np.array([-np.inf]), np.zeros((0, 1, 1)), event.seconds)
+            continue
         model = _network(entrant, data, event)
         answers = model.answer(data[torch.from_numpy(case.val)])
         steps, scores = (np.array([entry[name] for entry in event.history]) for name in ("step", "score"))
@@ -81,9 +82,13 @@ def refit(
     data = entrant.view(data)
     if entrant.setup.is_estimator:
         return harness.fit(entrant.blueprint(option), data, rows, rows, seed, entrant.setup.recipe.missing)
-    recipe = replace(entrant.setup.recipe, steps=steps, interval=steps, patience=NEVER)
-    case = Case(rows, rows[:1], seed, option)  # one validation, at the end, which chooses nothing
-    (event,) = _training(entrant, [_member(recipe, case, 0)], data, recipe)
+    # The learning rate follows the schedule of the whole recipe, as in the race; it stops at the first validation.
+    recipe = replace(entrant.setup.recipe, interval=steps, patience=NEVER)
+    member = _member(recipe, Case(rows, rows[:2], seed, option), 0)
+    events = engine.train(entrant.blueprint({}), [member], data, recipe, device=data.y.device)
+    event: Any = next(events)
+    while not isinstance(event, Trained):
+        event = events.send({0})
     if event.error:
         raise UsageError(f"{entrant.name}: {event.error}")
     return _network(entrant, data, event)

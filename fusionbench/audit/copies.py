@@ -14,6 +14,8 @@ from fusionbench.custom_data import leaks
 RUN = 4  # windows overlap if they share one in so many of their steps, or more
 FEW = 0.005  # of the samples: signals of few levels agree over a short stretch by chance
 BASE = np.uint64(0x9E3779B97F4A7C15)  # of the rolling hash; odd, so that it has an inverse
+#: Columns of no more values than these are of few levels.
+LEVELS = 20
 EXPECTED = 1e-3  # near-duplicates in so many samples that chance may be thought to make
 
 
@@ -37,7 +39,8 @@ def duplicates(s: Samples) -> Finding:
 
     whole = ~np.any([np.isnan(x).any(1) for x in s.x.values()], axis=0)  # where a modality is absent, less is compared
     scaled = s.features - s.features[whole].mean(0) if whole.any() else s.features
-    if whole.sum() < 40 or len(np.unique(scaled[whole].round(6), axis=0)) <= 0.5 * whole.sum():
+    levels = max((len(np.unique(column)) for column in scaled[whole].round(6).T), default=0)
+    if whole.sum() < 40 or levels <= LEVELS:  # of few levels samples agree by chance
         return Finding("duplicates", NOT_ASKED, "few samples have every modality, or few different values")
     spread = scaled[whole].std(0)
     scaled = scaled / np.where(spread > 1e-12, spread, np.inf)
@@ -50,7 +53,8 @@ def duplicates(s: Samples) -> Finding:
         if len(known) and len(asked):
             found = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(scaled[known]).kneighbors(scaled[asked])[0]
             nearest[asked] = found[:, 0]
-    usual = float(np.median(nearest[np.isfinite(nearest)]))
+    apart = nearest[np.isfinite(nearest) & (nearest > 1e-6 * np.sqrt(scaled.shape[1]))]  # those that are no copies
+    usual = float(np.median(apart)) if len(apart) else 1.0
     close = np.flatnonzero(nearest <= usual * min(0.1, (EXPECTED / len(s.rows)) ** (1 / dimension)))
     exact = int((nearest[close] <= 1e-5 * usual).sum())
     if not len(close):

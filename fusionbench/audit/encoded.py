@@ -97,7 +97,7 @@ def _names_groups(code: Whole, group: Whole) -> bool:
 
 def _counts(values: NDArray[Any], group: Whole) -> bool:
     """Does it count the samples of a group? The question of time looks at that."""
-    if not all(v.isdigit() for v in values):
+    if not all(v.isdecimal() and len(v) < 19 for v in values):  # more digits do not fit into 64 bits
         return False
     numbers = values.astype(np.int64)
     order = np.argsort(group, kind="stable")

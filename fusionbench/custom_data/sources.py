@@ -348,6 +348,9 @@ def _frames(
                 if len({column[row] for row in steps}) > 1:
                     raise UsageError(f"{path}: {named} changes within {name!r}")
             found[named] = np.array([column[steps[0]] for steps in rows.values()], dtype=object)
+    if (timed := roles["order"]) in table:
+        times = files.numbers(table[timed], path, timed).reshape(len(ids))
+        found[timed] = np.array([times[steps[0]] for steps in rows.values()])
     return found
 
 

@@ -162,10 +162,13 @@ def _download(wanted: Manifest, target: Path, progress: Progress) -> None:
     folder = cache_dir() / "downloads" / f"{wanted.name}-{_short(' '.join(wanted.urls))}"
     for url in wanted.urls:
         download(url, folder / _basename(url), progress)
+    _room(wanted, target)  # once more: the downloads have taken some
     try:
         _install(wanted, folder / _basename(wanted.urls[0]) if len(wanted.urls) == 1 else folder, target)
-    finally:  # a right one is not needed any more, a wrong one must not be resumed
+    except UsageError:  # a wrong one must not be resumed; a full disk says nothing of what was fetched
         shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _basename(url: str) -> str:

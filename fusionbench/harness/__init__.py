@@ -1,7 +1,7 @@
 """From a setup to records: build, train, select on validation, damage, evaluate, save."""
 
 from fusionbench.harness.dataset import Dataset
-from fusionbench.harness.ensemble import check_members, ensembles
+from fusionbench.harness.ensemble import check_members, ensembles, refuse_partition
 from fusionbench.harness.evaluate import CHANCE, CLEAN, parse
 from fusionbench.harness.execute import blank, estimate, execute, pick
 from fusionbench.harness.fit import fit, score
@@ -23,6 +23,7 @@ __all__ = [
     "member_of",
     "parse",
     "pick",
+    "refuse_partition",
     "reproduce",
     "score",
     "setup",

@@ -7,6 +7,7 @@ average over several draws of a noise is to average the noise away.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from fusionbench.errors import UsageError
 from fusionbench.harness.evaluate import CHANCE, CLEAN, Answering, Case, Network, evaluate, load_model, parse
 from fusionbench.harness.execute import begun, blank, ended, merged, refit
 from fusionbench.harness.setup import Setup, splits_of
-from fusionbench.records import Record, store
+from fusionbench.records import Record, Run, store
 
 #: What a forward pass of the ensemble costs is the sum over its members; a training step is one member's.
 ADDED = ("flops", "latency", "latency_batch")
@@ -61,12 +62,15 @@ def ensembles(
     for r in records:
         if r.status == "done":
             rows.setdefault(r.run.row, []).append(r)
-    if partitioned := next((r.run for members in rows.values() for r in members if r.run.partition), None):
-        raise UsageError(
-            f"an ensemble averages models of one split, and with --partition {partitioned.partition} each seed of "
-            f"{partitioned.fuser} has its own: leave one of the two out"
-        )
-    chosen = {row: _with_every_fold(members) for row, members in rows.items()}
+    refuse_partition([r.run for r in records])
+    chosen: dict[str, list[Record]] = {}
+    for row, members in rows.items():
+        try:
+            chosen[row] = _with_every_fold(members)
+        except UsageError as error:  # some of its runs have failed: the other rows have theirs
+            if len(rows) == 1:
+                raise
+            warnings.warn(f"no ensemble: {error}", stacklevel=2)
     check_members([r for members in chosen.values() for r in members], setups, results)
     for members in chosen.values():
         shared = set.intersection(*(set(r.scores) for r in members))
@@ -74,6 +78,15 @@ def ensembles(
         for fold in sorted({r.run.fold for r in members}):
             same = sorted((r for r in members if r.run.fold == fold), key=lambda r: r.run.seed)
             yield _ensemble(setups[same[0].run.id], same, conditions, results, device)
+
+
+def refuse_partition(runs: Sequence[Run]) -> None:
+    """Raises UsageError where each seed has a split of its own: an ensemble's models share one."""
+    if found := next((run for run in runs if run.partition), None):
+        raise UsageError(
+            f"an ensemble averages models of one split, and with --partition {found.partition} each seed of "
+            f"{found.fuser} has its own: leave one of the two out"
+        )
 
 
 def _with_every_fold(records: Sequence[Record]) -> list[Record]:

@@ -282,7 +282,7 @@ def _encoders(
         if issubclass(method, Estimator) and not encoder.frozen:
             name, encoder = "identity", registry.load("backbones", "identity")
             parts.given.pop(part, None)
-            if len(shape) != 1:
+            if len(shape) != 1 and not method.sees_order:
                 step = " x ".join(map(str, shape))
                 raise UsageError(
                     f"{names['fuser']} takes vectors, a step of {m} is {step}: give it a frozen encoder, --{part}"

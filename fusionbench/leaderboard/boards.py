@@ -304,7 +304,8 @@ def _board(found: BoardRecords, results: Path, reference: str, here: Here | None
 def _compare(board: Board, known: Statistics) -> None:
     """What a row is relative to the others: verdict, place, robustness, and is it below the clock?"""
     order = max(
-        (board.sign * row.clean for row in board.rows if row.fuser == ORDER and row.ranked and row.clean), default=None
+        (board.sign * row.clean for row in board.rows if row.fuser == ORDER and row.ranked and row.clean is not None),
+        default=None,
     )
     for row in board.rows:
         if order is not None and row.ranked and row.clean is not None and board.sign * row.clean < order:

@@ -92,7 +92,8 @@ def headlines(boards: Sequence[Board], claims: Sequence[Claim]) -> list[Headline
     """
     newest: dict[str, Board] = {}
     for board in boards:
-        newest.setdefault(board.benchmark, board)
+        if board.title == board.benchmark:  # its own settings and partition
+            newest.setdefault(board.benchmark, board)
     compared, owners = {}, {}
     for number, claim in enumerate(dict.fromkeys(claims)):
         if claim.benchmark not in newest:
@@ -110,7 +111,11 @@ def headlines(boards: Sequence[Board], claims: Sequence[Claim]) -> list[Headline
 def _weaker(verdict: Verdict, claim: Claim, board: Board) -> Verdict:
     row = next((row for row in board.ranked if row.label == claim.row), None)
     own = row.verdicts.get(claim.measure) if row and claim.against == board.reference else None
-    return own if own and own.adjusted and verdict.adjusted and own.adjusted > verdict.adjusted else verdict
+    if own is None or own.adjusted is None or verdict.adjusted is None:
+        return verdict
+    if own.decision != verdict.decision and "undecided" in (own.decision, verdict.decision):
+        return own if own.decision == "undecided" else verdict
+    return own if own.adjusted > verdict.adjusted else verdict
 
 
 def _side(board: Board, claim: Claim, name: str) -> tuple[str, Table]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusionbench import stats, text
-from fusionbench.leaderboard.statistics import SCORE, tables_of
+from fusionbench.leaderboard.statistics import SCORE, of_seeds, tables_of
 from fusionbench.records.rows import SHARE, average
 from fusionbench.stats import Table, Verdict
 
@@ -69,9 +69,16 @@ def _gains(board: Board, curve: LearningCurve, reference: str, results: Path) ->
     """Each row's gain is a table of its own, so the test that compares rows compares what they gain."""
     gains = {}
     for name, by_share in curve.rows.items():
-        few, many = (tables_of(by_share[curve.shares[end]].records, results, board.metric)[0] for end in (0, -1))
-        if few is not None and many is not None:
-            gains[name] = _gain(few, many)
+        ends = [by_share[curve.shares[end]].records for end in (0, -1)]
+        shared = sorted(set(ends[0].seeds) & set(ends[1].seeds))
+        tables = [tables_of(records, results, board.metric)[0] for records in ends]
+        same = [
+            of_seeds(table, [records.seeds.index(seed) for seed in shared])
+            for records, table in zip(ends, tables, strict=True)
+            if table is not None and shared
+        ]
+        if len(same) == len(ends):
+            gains[name] = _gain(*same)
     if reference not in gains:
         return {}
     return stats.family(

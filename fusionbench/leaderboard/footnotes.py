@@ -70,7 +70,7 @@ def _damage(board: Board) -> list[str]:
 
 def _costless(board: Board) -> list[str]:
     """Severities that cost no row anything that a test shows, and those that help one."""
-    rows = [row for row in board.rows if row.ranked and row.statistics and row.records.modality is None]
+    rows = [row for row in board.rows if row.ranked and row.statistics and row.records.fuses]
     decisions: dict[Condition, set[str]] = {}
     for row in rows:
         for condition, verdict in row.statistics.effects.items() if row.statistics else ():

@@ -11,6 +11,7 @@ from pathlib import Path
 from fusionbench import metrics, stats, text
 from fusionbench.conditions import Condition, families
 from fusionbench.errors import UsageError, unknown
+from fusionbench.leaderboard.reading import reading
 from fusionbench.leaderboard.statistics import DAMAGED, SCORE, mean_table, tables_of
 from fusionbench.records import Record
 from fusionbench.records.rows import REFERENCE, RowRecords, boards, ranking_damage
@@ -129,7 +130,7 @@ def outlook(
         partition=partition,
         reference=base.label,
         rows=tuple(row.label for row, _ in kept),
-        unit=_unit(base, here),
+        unit=_unit(base, here, reading(board).unit),
         groups=here,
         seeds=fewest,
         level=level,
@@ -199,9 +200,9 @@ def _table(row: RowRecords, results: Path, metric: str, damage: Sequence[Conditi
     return mean_table([[conditions[c] for c in same] for same in families(damage).values()]) if damage else clean
 
 
-def _unit(row: RowRecords, groups: int) -> str:
+def _unit(row: RowRecords, groups: int, declared: str) -> str:
     tested = {r.run.fold: r.samples.get("test", 0) for r in row.records if r.run.seed == row.seeds[0]}
-    return "sample" if sum(tested.values()) == groups else "group"
+    return "sample" if sum(tested.values()) == groups else declared
 
 
 # --------------------------------------------------------------------------------------------------------------- shown

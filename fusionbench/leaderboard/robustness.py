@@ -152,7 +152,7 @@ def _partial(board: Board, condition: Condition) -> bool:
 
 def _hurt(board: Board, row: Row) -> float | None:
     best = best_alone(board)
-    if best is None or not row.each or row.records.modality is not None:
+    if best is None or not row.each or not row.records.fuses:
         return None
     return stats.share_hurt(row.each, alone(board)[best].each, 0.0, board.higher_is_better)
 

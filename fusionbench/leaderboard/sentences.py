@@ -85,4 +85,4 @@ def helps(board: Board) -> list[str]:
 
 def best(board: Board) -> Row | None:
     """The ranked row with the highest score of those that fuse."""
-    return next((row for row in board.own if row.records.modality is None), None)
+    return next((row for row in board.own if row.records.fuses), None)

@@ -159,11 +159,16 @@ def _over_chance(known: Mapping[str, Table], chance: float, **how: Any) -> dict[
 
     Of the damaged score only the decisions are told, so that what would settle them is not asked.
     """
-    first = next(iter(known.values()))
-    seeds = max(2, first.seeds)  # as if of several: it has no seed of its own
-    by_fold = np.full((seeds, first.by_fold.shape[1]), chance)
-    constant = replace(first, by_fold=by_fold, values=lambda weights: np.full((len(weights), seeds), chance))
-    return stats.family({**known, CHANCE: constant}, CHANCE, "rows against chance", **how)
+    pairs = {label: (label, CHANCE) for label in known}
+    found = {label: stats.difference(table, _constant_like(table, chance)) for label, table in known.items()}
+    return stats.judged(pairs, found, "rows against chance", None, 0.05, **how)
+
+
+def _constant_like(table: Table, chance: float) -> Table:
+    """The constant answer on the same groups, as if of the same seeds (two at least): it has none of its own."""
+    seeds = max(2, table.seeds)
+    by_fold = np.full((seeds, table.by_fold.shape[1]), chance)
+    return replace(table, by_fold=by_fold, values=lambda weights: np.full((len(weights), seeds), chance))
 
 
 def does_fusion_help(
@@ -175,7 +180,7 @@ def does_fusion_help(
     as they were (a network with a learning rate, or a classical method without), over the seeds that all have.
     """
     rows = [row for row in rows if row.label in known and _validation(row, row.seeds) is not None]
-    single = {row.label: row for row in rows if row.family == "single modalities"}
+    single = {row.label: row for row in rows if row.family == "single modalities" and row.modality is not None}
     pipelines = {_pipeline(row) for row in single.values()}
     fused = {row.label: row for row in rows if row.family == "default rows" and _pipeline(row) in pipelines}
     if not single or not fused:
@@ -184,7 +189,7 @@ def does_fusion_help(
     seeds = sorted(set.intersection(*(set(row.seeds) for row in rows_of.values())))
     first = known[next(iter(rows_of))]
     same = [n for n in rows_of if np.array_equal(known[n].counts, first.counts)]
-    tables = {n: _of_seeds(known[n], [rows_of[n].seeds.index(seed) for seed in seeds]) for n in same}
+    tables = {n: of_seeds(known[n], [rows_of[n].seeds.index(seed) for seed in seeds]) for n in same}
     validation = {n: found for n in same if (found := _validation(rows_of[n], seeds)) is not None}
 
     def assemble(by_fold: tuple[str, ...]) -> Table:
@@ -217,11 +222,16 @@ def _validation(row: RowRecords, seeds: Sequence[int]) -> np.ndarray | None:
     return None if not seeds or any(v is None for part in found for v in part) else np.array(found, dtype=float)
 
 
-def _of_seeds(table: Table, places: Sequence[int]) -> Table:
+def of_seeds(table: Table, places: Sequence[int]) -> Table:
     """The same of fewer seeds."""
     if len(places) == table.seeds:
         return table
-    return replace(table, by_fold=table.by_fold[places], values=lambda weights: table.values(weights)[:, places])
+    return replace(
+        table,
+        by_fold=table.by_fold[places],
+        values=lambda weights: table.values(weights)[:, places],
+        partitions=tuple(table.partitions[place] for place in places) if table.partitions else (),
+    )
 
 
 def _unit(rows: Sequence[RowRecords], found: Statistics, declared: str) -> str:

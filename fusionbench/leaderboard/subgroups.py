@@ -104,7 +104,11 @@ def _gap(found: Sequence[Interval]) -> Interval:
         return Interval(None, None, None)
     low, high = known[0], known[-1]
     gap = (high.score or 0.0) - (low.score or 0.0)
-    halves = [(f.high - f.low) / 2 for f in (low, high) if f.high is not None and f.low is not None]
+    halves = [
+        max(f.high - f.score, f.score - f.low)  # the bounds of shares stop at 0 and 1, their half-widths do not
+        for f in (low, high)
+        if f.score is not None and f.high is not None and f.low is not None
+    ]
     if len(halves) < 2:
         return Interval(gap, None, None)
     return Interval(gap, gap - math.hypot(*halves), gap + math.hypot(*halves))

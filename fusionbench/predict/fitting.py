@@ -188,7 +188,7 @@ def choose(setup: Setup, records: Sequence[Record]) -> Choice:
     lr = max(rates, key=lambda rate: (found[rate], -rate))
     if found[lr] == -math.inf:
         raise UsageError("no learning rate has a validation score in every fold: give another, --train.lr")
-    bests = [max(r.history[f"{lr:g}"], key=lambda e: e["score"])["step"] for r in records]
+    bests = [max(_known(r.history[f"{lr:g}"]), key=lambda e: e["score"])["step"] for r in records]
     steps = max(1, round(float(np.mean(bests))))
     return Choice(
         {"lr": lr, "steps": steps}, f"{steps} steps (the mean of the best over {folds}), learning rate {lr:g}"
@@ -198,9 +198,19 @@ def choose(setup: Setup, records: Sequence[Record]) -> Choice:
 def _scores(record: Record, name: str) -> float:
     """The best validation score of a candidate in one fold; minus infinity where it broke."""
     entries = record.history.get(name, [])
-    broken = any(e.get("loss") is None and "loss" in e for e in entries)
-    known = [e["score"] for e in entries if e.get("score") is not None]
+    broken = any("loss" in entry and not _is_number(entry["loss"]) for entry in entries)
+    known = [entry["score"] for entry in _known(entries)]
     return -math.inf if broken or not known else max(known)
+
+
+def _known(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The validations at which the metric was defined."""
+    return [entry for entry in entries if _is_number(entry.get("score"))]
+
+
+def _is_number(value: float | None) -> bool:
+    """A record in memory holds infinity and NaN where one from disk holds None."""
+    return value is not None and math.isfinite(value)
 
 
 def _mean(values: Sequence[float]) -> float:

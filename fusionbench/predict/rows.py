@@ -37,8 +37,6 @@ def load_row(
         raise UsageError(
             f"{name} has {own} of its own in each fold or seed: fusionbench fit makes one model of a fuser"
         )
-    if first.run.partition:
-        raise UsageError(f"each seed of {name} has folds of its own, which share no calibration: fusionbench fit one")
     setup = harness.setup_of(first, benchmark=data or _origin(first, results), fuser=fuser)
     refuse(setup)
     lost = [r for r in runs if not store.path_of(results, r.run).with_suffix(setup.kept).is_file()]

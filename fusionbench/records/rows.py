@@ -145,11 +145,16 @@ class RowRecords:
         return settings.get(MODALITY) or next(iter(self.first.run.backbones), None)
 
     @property
+    def fuses(self) -> bool:
+        """Does it look at several modalities, rather than at one or at the position alone?"""
+        return self.modality is None and self.first.run.fuser != ORDER
+
+    @property
     def family(self) -> str:
         """The family of comparisons that the row belongs to; a new row moves nothing in another one."""
         if self.setting:
             return self.setting
-        if self.modality is not None or self.first.run.fuser == ORDER:
+        if not self.fuses:
             return "single modalities"
         if self.first.run.tuned:
             return "tuned rows"

@@ -15,12 +15,12 @@ from fusionbench.records.rows import MISSING
 def tied(board: Board) -> list[Row]:
     """The default rows that fuse and are not significantly below the best default row."""
     first = [row for row in board.ranked if (place := row.places.get(board.measure)) and place.tier == 1]
-    return [row for row in first if row.records.modality is None]
+    return [row for row in first if row.records.fuses]
 
 
 def recommended(board: Board) -> Row | None:
     """Of the rows that no test separates from the best, the one with the fewest trained parameters."""
-    rows = [row for row in board.own if row.records.modality is None]
+    rows = [row for row in board.own if row.records.fuses]
     return min(tied(board) or rows[:1], key=lambda row: (row.costs.get("trained") or math.inf, row.label), default=None)
 
 

@@ -48,7 +48,7 @@ def _axis(board: Board) -> str:
 
 def _colours(board: Board, rows: Sequence[Row]) -> dict[str, str]:
     """The best fused rows have colours of their own; the reference is in ink."""
-    fused = [r.label for r in rows if r.records.modality is None and r.label != board.reference]
+    fused = [r.label for r in rows if r.records.fuses and r.label != board.reference]
     found = dict(zip(fused[:COLOURED], COLOURS, strict=False))
     return found | ({board.reference: INK} if board.reference else {})
 
@@ -113,14 +113,14 @@ def _curves(board: Board) -> Drawn | None:
             if curve is None or None in curve:
                 continue
             style: dict[str, Any] = {"color": FAINT, "lw": 0.8}
-            if row.records.modality is not None:
+            if not row.records.fuses:
                 style = {"color": "#7b8794", "lw": 1.2, "ls": (0, (1, 1.5))}
             elif row.label in colours:
                 style = {"color": colours[row.label], "lw": 1.8, "marker": "o", "ms": 3}
             if row.label == board.reference:
                 style |= {"ls": "--"}
             line = ax.plot(range(len(curve)), [scale * float(v) for v in curve if v is not None], **style)[0]
-            if row.label in colours or row.records.modality is not None:
+            if row.label in colours or not row.records.fuses:
                 drawn[row.label] = line
         ax.set_title(str(name), loc="left")
         ax.set_xticks(range(max(len(c.get(name, ())) for c in found.values())))
@@ -268,7 +268,7 @@ def shapley(board: Board, row: Row) -> dict[str, float] | None:
 
 
 def _shapley(board: Board) -> Drawn | None:
-    found = {row.label: (row, v) for row in board.ranked if row.records.modality is None and (v := shapley(board, row))}
+    found = {row.label: (row, v) for row in board.ranked if row.records.fuses and (v := shapley(board, row))}
     if not found:
         return None
     scale = _percent(board)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import scipy  # its submodule loads when it is first used: a board read from its cache needs none of it
+import scipy  # its submodule loads when it is first used
 
 from fusionbench.stats.variance import Sources, spread
 from fusionbench.stats.verdicts import MOST_GROUPS, MOST_SEEDS
