@@ -79,7 +79,7 @@ def test_the_table_is_what_the_statistics_say(
     assert sources is not None
     assert found["sources"]["people"] == pytest.approx(sources.people)
     assert (found["rows"], found["reference"], found["size"]) == (["attention", "gated"], "concat", 2)
-    assert (found["groups"], found["seeds"], found["unit"]) == (PEOPLE, 2, "person")
+    assert (found["groups"], found["seeds"], found["unit"]) == (PEOPLE, 2, "group")
     cells = {(cell["groups"], cell["seeds"]): cell["difference"] for cell in found["detectable"]}
     assert sorted({g for g, _ in cells}) == [6, 12, 24, 48]
     for (groups, seeds), value in cells.items():
