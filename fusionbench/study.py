@@ -43,7 +43,7 @@ class Study:
         quick: few steps; one fold and one seed unless they are given.
         tuned: with the settings that `fusionbench tune` found for each fold, instead of the defaults.
         ensemble: also the mean of each row's seeds, as a row of its own.
-        partition: "per-seed": each seed deals the groups into folds anew; empty: one partition for all seeds.
+        partition: "per-seed": each seed deals the groups into folds again; empty: one partition for all seeds.
     """
 
     fusers: Sequence[str]

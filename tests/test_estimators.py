@@ -116,7 +116,7 @@ def test_later_damage_is_met_by_the_same_model_fitted_again(tmp_path: Path) -> N
     (before,) = run(tmp_path / "a", [])
     (after,) = run(tmp_path / "a", [f"noise:{modality}:3"])
     (whole,) = run(tmp_path / "b", [f"noise:{modality}:3"])
-    assert after.created == before.created, "the record has grown: it was not made anew"
+    assert after.created == before.created, "the record has grown: it was not made again"
     assert after.scores == whole.scores
     answers = store.predictions(tmp_path / "a", after.run)
     assert answers is not None

@@ -1,6 +1,6 @@
 """Numbers that may not change unseen: every fuser's answers, every corruption, every metric, one short training.
 
-`python tests/test_golden.py` writes `golden.json` anew and names what has changed.
+`python tests/test_golden.py` writes `golden.json` again and names what has changed.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def stored() -> dict[str, list[float]]:
 ADVICE = (
     "\nIf something that all plugins share (a layer of the api, the engine, a metric, a corruption) changed what a "
     "number means, bump PROTOCOL in fusionbench/api first; if it is this plugin alone, its fingerprint tells. "
-    "Then write the numbers anew: python tests/test_golden.py"
+    "Then write the numbers again: python tests/test_golden.py"
 )
 
 

@@ -1,4 +1,4 @@
-"""Folds that each seed deals anew: who is tested where, the seal, the rows and what their verdicts say."""
+"""Folds that each seed deals again: who is tested where, the seal, the rows and what their verdicts say."""
 
 from __future__ import annotations
 

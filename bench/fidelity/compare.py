@@ -455,7 +455,7 @@ def compare_key_sparse(folder: Path) -> float:
         input_dim=[32, 32], ffn_embed_dim=[16, 16], num_layers=[5, 3, 2], num_heads=8, num_classes=4
     ))  # fmt: skip
     for name, parameter in theirs.named_parameters():
-        if name.endswith("_position"):  # their initialisation draws these anew: put back what they are built as
+        if name.endswith("_position"):  # their initialisation draws these again: put back what they are built as
             parameter.data = sinusoids(*parameter.shape, parameter.device)
     spec = Spec("classify", {"a": 32, "t": 32}, 4)
     ours = key_sparse.KeySparse(spec, width=32, depth=5, blocks=3, last=2)

@@ -229,7 +229,7 @@ def pad(stream: Stream, steps: int) -> Stream:
 
 
 def refill(stream: Stream, value: float) -> Stream:
-    """The stream built anew with `value` under the False mask."""
+    """The stream built again with `value` under the False mask."""
     wide = stream.mask.reshape(*stream.mask.shape, *[1] * (stream.x.dim() - 2))
     return Stream(torch.where(wide, stream.x, value), stream.mask)
 

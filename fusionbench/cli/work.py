@@ -9,7 +9,7 @@ import click
 
 #: `None` where all seeds share one partition.
 PARTITION = click.option(
-    "--partition", type=click.Choice(["per-seed"]), help="Each seed deals the groups into folds anew."
+    "--partition", type=click.Choice(["per-seed"]), help="Each seed deals the groups into folds again."
 )
 
 

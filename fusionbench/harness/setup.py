@@ -42,7 +42,7 @@ class Setup:
     tuned: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)  # of `setup`: another process builds the same from them
     held: frozenset[str] = frozenset()  # hyper-parameters of the fuser that are not at their defaults
-    partition: str = ""  # "per-seed": each seed deals the groups into folds anew
+    partition: str = ""  # "per-seed": each seed deals the groups into folds again
 
     def __repr__(self) -> str:
         return f"Setup({' '.join([self.names['fuser'], *self.changes])} on {self.benchmark_name})"
@@ -182,7 +182,7 @@ def setup(
         tuned: the search that `given` comes from, for records and tables.
         datasets: those of setups made before; one of the same benchmark, settings and encoders is shared, a new one
             is added.
-        partition: "per-seed": each seed deals the groups into folds anew; empty: one partition for all seeds.
+        partition: "per-seed": each seed deals the groups into folds again; empty: one partition for all seeds.
 
     Raises:
         UsageError: a plugin, modality, part, hyper-parameter or partition is unknown, or a value is of the wrong type.

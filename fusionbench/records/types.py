@@ -20,7 +20,7 @@ from fusionbench.records.settings import Budget, Change, Training
 FORMAT = 1  # of the JSON file
 #: What stands in `Record.scores` beside the conditions: undamaged input, and a constant answer on it.
 CLEAN, CHANCE = "clean", "chance"
-#: The partition in which each seed deals the groups into folds anew.
+#: The partition in which each seed deals the groups into folds again.
 PER_SEED = "per-seed"
 #: The condition that a record spells; parsed once.
 condition_of = cache(Condition.parse)
@@ -35,7 +35,7 @@ class Run:
     `hparams` has the parts `benchmark`, `train`, `fuser` and `backbone.<modality>`; `tuned` says which search they come
     from, if any: its trials and the hash of what it found. An ensemble names the seeds whose answers it averages; its
     own seed, which draws the damage, is the first of them. `partition` is empty where all seeds share the benchmark's
-    own, "per-seed" where each seed deals the groups into folds anew.
+    own, "per-seed" where each seed deals the groups into folds again.
     """
 
     benchmark: str

@@ -50,7 +50,7 @@ class Table:
         fold: (G,) the fold that tests a group, -1 if several do, under one seed or under different ones.
         by_fold: (R, F) the metric of each run by itself, NaN where undefined or not there.
         values: weights (B, G), none negative -> (B, R) the metric with each group counted so often.
-        partitions: the seeds, where each has dealt the groups into folds anew; empty where all share one partition.
+        partitions: the seeds, where each has dealt the groups into folds again; empty where all share one partition.
     """
 
     groups: Array
@@ -102,7 +102,7 @@ def tables(runs: Sequence[tuple[int, int, Evidence]], metric: Metric, repartitio
     """Condition -> table of one fuser, from the (seed, fold, evidence) of its runs; what some run lacks is left out.
 
     Args:
-        repartitioned: each seed has dealt the groups into folds anew, so a group is tested in other folds by others.
+        repartitioned: each seed has dealt the groups into folds again, so a group is tested in other folds by others.
 
     Raises:
         UsageError: no runs, a run twice, seeds that do not cover the same labels, or an unknown metric.

@@ -99,7 +99,7 @@ def influence(table: Table) -> Array:
 def difference(a: Table, b: Table, paired: bool = False) -> Difference:
     """Row a minus row b, with its variance.
 
-    Where each seed dealt the groups into folds anew, the same way for both rows, seeds are paired, and their variance
+    Where each seed dealt the groups into folds again, the same way for both rows, seeds are paired, and their variance
     holds that of the training sets.
 
     Args:
