@@ -257,7 +257,7 @@ def write(results: Path, tuned: Tuned, fold: int, study: Any, axes: Mapping[str,
 
 
 def best_of(complete: Iterable[Any]) -> Any:
-    """The trial that wins; of equal scores the defaults, else by the settings, whatever was killed or numbered again."""
+    """The trial that wins; of equal scores the defaults, else by the settings, whatever was killed in between."""
     return max(complete, key=lambda t: (t.value, is_default(t), json.dumps(t.params, sort_keys=True)))
 
 
