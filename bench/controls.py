@@ -1,6 +1,6 @@
 """Controls of the whole way from training to verdict: where the answer is known, does the published test give it?
 
-    nice python bench/controls.py --results /tmp/controls      # trains what is missing there; to controls.md
+    nice python bench/controls.py --results controls/      # trains what is missing there; to controls.md
 
 - Positive: on `synergy_sim` most of the label is the product of two modalities' latents. A linear model of both side by
   side must be called worse than fusers that form products.
