@@ -32,8 +32,10 @@ from fusionbench.harness.fit import Fitter
 from fusionbench.harness.setup import member_of, splits_of
 
 FOLDS = (0, 1)
-CHOOSES, SHOWN, CLASSICAL = "concat", ("concat", "late_average", "jmt"), ("forest", "linear", "boosting")
-GRID = "1e-3,3e-3,1e-2"
+#: The fusers that choose, prespecified: plain, late, gated, attention. Those shown beside them at the end.
+CHOOSE = ("concat", "late_average", "gated", "attention_pool")
+SHOWN, CLASSICAL = (*CHOOSE, "transformer", "jmt"), ("forest", "linear", "boosting")
+GRID = "3e-4,1e-3,3e-3,1e-2,3e-2"
 RAW = {"channels": 3}  # a step of watch holds ten samples of three axes
 #: Encodings by set: name -> backbone of every modality and its settings; "default" is the benchmark's own.
 ENCODINGS: dict[str, dict[str, tuple[str, Mapping[str, Any]]]] = {
@@ -42,16 +44,12 @@ ENCODINGS: dict[str, dict[str, tuple[str, Mapping[str, Any]]]] = {
     "stress_predict": {"ple": ("ple", {}), "summary": ("summary", {})},
     "affect_sim": {"ple": ("ple", {}), "tcn": ("tcn", {"depth": 2})},  # nine frames, as the linear row sees
 }
-DEAR = ("watch", "rocket", ("rocket", RAW))  # costs as much as the rest of its set: tried last, shown, not chosen
-STRONGEST = {"stressid": "boosting", "watch": "forest", "stress_predict": "forest", "affect_sim": "linear"}  # expected
-#: One factor at a time: name -> changes of `train`; "steps" multiplies the benchmark's own, "dropout" is every layer's.
+#: One factor at a time: name -> changes of `train`; "dropout" is every layer's.
 FACTORS: dict[str, dict[str, Any]] = {
     "dropout .3": {"dropout": 0.3},
     "moving average .98": {"ema": 0.98},
-    "weight decay .1": {"weight_decay": 0.1},
-    "label smoothing .1": {"label_smoothing": 0.1},
     "class balance": {"class_balance": True},
-    "twice the steps": {"steps": 2},
+    "weight decay .1": {"weight_decay": 0.1},
 }
 
 
@@ -92,14 +90,13 @@ class Study:
         return 100 * mean(fold["score"] for fold in done["folds"]) if done else math.nan
 
     def _setup(self, trial: Trial) -> harness.Setup:
-        train = {name: value for name, value in trial.changes.items() if name not in ("dropout", "steps")}
+        train = {name: value for name, value in trial.changes.items() if name != "dropout"}
         root = {"benchmark": {"root": self.roots[trial.benchmark]}} if trial.benchmark in self.roots else {}
         given: dict[str, Any] = {**root, "train": {**train, "lr": GRID}}
         plain = harness.setup(trial.benchmark, trial.fuser, given=given, datasets=self.datasets)
-        given["train"]["steps"] = trial.changes.get("steps", 1) * plain.benchmark.steps
         backbones = {}
         if trial.encoding != "default":
-            name, settings = {**ENCODINGS[trial.benchmark], DEAR[1]: DEAR[2]}[trial.encoding]
+            name, settings = ENCODINGS[trial.benchmark][trial.encoding]
             backbones = dict.fromkeys(plain.benchmark.shapes, name)
             given |= {f"backbone.{m}": settings for m in backbones}
         return harness.setup(trial.benchmark, trial.fuser, backbones, given, datasets=self.datasets)
@@ -143,51 +140,42 @@ class Dropped(Blueprint):
 
 
 def applies(benchmark: str, changes: Mapping[str, Any]) -> bool:
-    """Smoothing is for classes, balance for a macro metric, more steps where they are few passes over the data."""
-    left_out = {
-        "watch": {"class_balance"},
-        "stressid": {"steps"},
-        "affect_sim": {"class_balance", "label_smoothing", "steps"},
-    }
-    return not left_out.get(benchmark, set()) & set(changes)
-
-
-def most_telling(study: Study) -> None:
-    """What is done first, for when the time ends: one fuser on all encodings, and what it has to come near."""
-    for benchmark, known in ENCODINGS.items():
-        for encoding in ("default", *known):
-            study.score(Trial(benchmark, CHOOSES, encoding))
-    for benchmark in ENCODINGS:
-        study.score(Trial(benchmark, STRONGEST[benchmark], "default"))
+    """Balance is for classes under a macro metric."""
+    return "class_balance" not in changes or benchmark in ("stressid", "stress_predict")
 
 
 def encodings(study: Study) -> tuple[dict[str, str], list[list[str]]]:
-    """The encoding of each set: where the fuser that chooses scores best; of equals the default."""
+    """The encoding of each set: the best mean rank over the fusers that choose; of equals the default."""
     chosen, rows = {}, []
     for benchmark, known in ENCODINGS.items():
-        scores = {name: study.score(Trial(benchmark, CHOOSES, name)) for name in ("default", *known)}
-        judged = {name: score for name, score in scores.items() if not math.isnan(score)}
-        chosen[benchmark] = max(judged, key=lambda n: judged[n]) if judged else "default"
-        rows += [[benchmark, name, points(score)] for name, score in scores.items()]
+        names = ("default", *known)
+        scores = {f: {n: study.score(Trial(benchmark, f, n)) for n in names} for f in CHOOSE}
+        complete = [by_name for by_name in scores.values() if not any(map(math.isnan, by_name.values()))]
+        ranks = {n: mean(sum(s > by[n] for s in by.values()) for by in complete) if complete else 0.0 for n in names}
+        chosen[benchmark] = min(names, key=lambda n: ranks[n])
+        rows += [[benchmark, n, *(points(scores[f][n]) for f in CHOOSE), f"{1 + ranks[n]:.2f}"] for n in names]
     return chosen, rows
 
 
 def factors(study: Study, chosen: Mapping[str, str]) -> tuple[dict[str, Any], list[list[str]]]:
-    """What is adopted: a mean gain over the sets above zero, more sets gained than lost, and none lost by a point."""
+    """What is adopted: a mean gain above zero, more gains than losses of set and fuser, and no set loses a point."""
     adopted: dict[str, Any] = {}
     rows = []
     for name, changes in FACTORS.items():
-        gains = {
-            benchmark: study.score(Trial(benchmark, CHOOSES, encoding, changes))
-            - study.score(Trial(benchmark, CHOOSES, encoding))
-            for benchmark, encoding in chosen.items()
-            if applies(benchmark, changes)
-        }
-        up = sum(gain > 0 for gain in gains.values())
-        takes = mean(gains.values()) > 0 and 2 * up > len(gains) and min(gains.values()) > -1
+        gains: dict[str, list[float]] = {}
+        for benchmark, encoding in chosen.items():
+            for fuser in CHOOSE if applies(benchmark, changes) else ():
+                gain = study.score(Trial(benchmark, fuser, encoding, changes))
+                gain -= study.score(Trial(benchmark, fuser, encoding))
+                gains.setdefault(benchmark, []).extend([] if math.isnan(gain) else [gain])
+        every = [gain for found in gains.values() for gain in found]
+        by_set = {b: mean(found) for b, found in gains.items() if found}
+        up = sum(gain > 0 for gain in every)
+        takes = len(every) > 0 and mean(every) > 0 and 2 * up > len(every) and min(by_set.values()) > -1
         adopted |= changes if takes else {}
-        said = [points(gains[b], "+") if b in gains else "" for b in chosen]
-        rows.append([name, *said, points(mean(gains.values()), "+"), "yes" if takes else "no"])
+        said = [points(by_set[b], "+") if b in by_set else "" for b in chosen]
+        total = points(mean(every), "+") if every else "not done"
+        rows.append([name, *said, total, f"{up} of {len(every)}", "yes" if takes else "no"])
     return adopted, rows
 
 
@@ -230,12 +218,9 @@ def main() -> None:
     torch.set_num_threads(1)
     roots = {"stress_predict": given.stress_predict, "stressid": given.stressid}
     study = Study(given.out / "recipe.jsonl", roots, given.minutes)
-    most_telling(study)
     chosen, first = encodings(study)
     adopted, second = factors(study, chosen)
     third = together(study, chosen, adopted)
-    if DEAR[0] in ENCODINGS:
-        first.append([*DEAR[:2], points(study.score(Trial(DEAR[0], CHOOSES, DEAR[1])))])
     spent = sum(line["seconds"] for line in study.found.values())
     taken = ", ".join(f"{name}={value}" for name, value in adopted.items()) or "none"
     text = f"""# The recipe search
@@ -243,13 +228,13 @@ def main() -> None:
 `{__doc__.splitlines()[2].split("#")[0].strip()}`, {spent:.0f} s of CPU.
 Validation scores in points, mean of folds {" and ".join(map(str, FOLDS))}, one seed, learning rates {GRID}.
 
-Encodings, chosen by {CHOOSES}: {", ".join(f"{b} {e}" for b, e in chosen.items())}.
+Encodings, chosen by the mean rank over {", ".join(CHOOSE)}: {", ".join(f"{b} {e}" for b, e in chosen.items())}.
 
-{table(["set", "encoding", CHOOSES], first)}
+{table(["set", "encoding", *CHOOSE, "mean rank"], first)}
 
-Factors, one at a time on these encodings, gain of {CHOOSES}; adopted: {taken}.
+Factors, one at a time on these encodings, mean gain of the same; adopted: {taken}.
 
-{table(["factor", *chosen, "mean", "adopted"], second)}
+{table(["factor", *chosen, "mean", "gains", "adopted"], second)}
 
 Rows.
 

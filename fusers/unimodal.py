@@ -33,6 +33,7 @@ class Unimodal(Fuser):
         self.modality = modality or spec.modalities[0]
         if self.modality not in spec.dims:
             raise UsageError(f"unimodal: there is no modality {modality!r}, only {', '.join(spec.dims)}")
+        self.sees = (self.modality,)
         self.project = nn.Linear(spec.dims[self.modality], width)
         self.head = Head(width, spec.out)
 

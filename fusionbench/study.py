@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fusionbench.jobs import Plan
     from fusionbench.records import Record
 
-#: The rows that every comparison carries, with the same budget: decision fusion, plain fusion. (The constant answer
+#: The rows that every comparison carries, with the same budget: decision fusion, plain fusion. (Chance
 #: stands in every record as "chance"; each modality alone comes with them.)
 REFERENCES = (LATE, REFERENCE)
 

@@ -109,7 +109,7 @@ def value(board: leaderboard.Board, label: str, name: str) -> Any:
 
 
 def labels(board: leaderboard.Board, sort: str | None = None) -> list[str]:
-    """The fusers of the table from top to bottom, the line of a constant answer included."""
+    """The fusers of the table from top to bottom, the line of chance included."""
     lines = leaderboard.render(board, "markdown", sort=sort, columns=["fuser"]).splitlines()
     first = [line.split("|")[1].strip().replace("\\", "") for line in lines if line.startswith("|")]
     return [name for name in first if name != "fuser" and set(name) - set(":-")]
@@ -277,7 +277,7 @@ def test_rows_that_lack_something_stand_last_and_are_not_ranked(tmp_path: Path) 
         store.save(tmp_path, replace(r, status="failed", error="loss is NaN", scores={}), None, None)
     board = only(tmp_path)
     assert labels(board) == [
-        "broken (2 failed)", "concat", "chance (constant answer)", "few (incomplete: 1 of 2 seeds)",
+        "broken (2 failed)", "concat", "chance (no input)", "few (incomplete: 1 of 2 seeds)",
         "half (incomplete: 1 of 2 folds)", "hasty (quick)",
     ]  # fmt: skip
     assert [row.label for row in board.rows if row.verdicts] == ["broken"]

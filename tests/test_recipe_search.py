@@ -33,7 +33,7 @@ def search(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     small = {
         "ENCODINGS": {"toy_xor": {"ple": ("ple", {"bins": 4})}},
         "FACTORS": {"dropout .3": {"dropout": 0.3}},
-        "STRONGEST": {"toy_xor": "linear"},
+        "CHOOSE": ("concat",),
         "SHOWN": ("concat",),
         "CLASSICAL": ("linear",),
         "FOLDS": (0,),

@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from fusionbench import harness
+from fusionbench import harness, metrics
 from fusionbench.advise.candidates import Entrant
 from fusionbench.advise.ledger import Ledger
 from fusionbench.advise.racing import Standing, race
 from fusionbench.advise.schedule import Schedule
 from fusionbench.advise.trial import refit
-from fusionbench.api import Batch, Benchmark, Context, Spec, Splits, group_folds
+from fusionbench.api import Batch, Benchmark, Context, Spec, Splits, Task, group_folds
 from fusionbench.api.estimator import prior
 from fusionbench.engine.model import statistics
 from fusionbench.harness import CHANCE, CLEAN, Setup
+from fusionbench.harness.evaluate import guesses
 from fusionbench.records import plain
 from fusionbench.stats import Cell
 
@@ -98,8 +99,7 @@ def judge(
         ]
         answers |= {(role, condition): np.stack([one[condition] for one in said]) for condition in said[0]}
     task, few = setup.benchmark.task, data[torch.from_numpy(rows)]
-    constant = prior(few, Spec(task.kind, dict.fromkeys(setup.benchmark.shapes, 1), task.out))
-    answers[WINNER, CHANCE] = np.broadcast_to(constant, (1, *sample.y_mask.shape, task.out)).copy()
+    answers[WINNER, CHANCE] = _uninformed(task, few, tuple(sample.y_mask.shape), fold)[None]
     judged = Judged(
         fold=fold,
         names={role: standing.candidate.name for role, standing in chosen.items() if standing is not None},
@@ -130,6 +130,18 @@ def _answers(
             )
             found[name] = model.answer(entrant.view(replace(sample, streams=streams)))
     return found
+
+
+def _uninformed(task: Task, known: Batch, shape: tuple[int, ...], fold: int) -> np.ndarray:
+    """(*shape, out) the better of two answers that need no input, by the labels that are known: constant or guessed."""
+    constant = prior(known, Spec(task.kind, {}, task.out))
+    if task.kind == "classify":
+        labels, mask, metric = known.y.cpu().numpy(), known.y_mask.cpu().numpy(), task.metrics[0]
+        score = metrics.evaluate([metric], np.broadcast_to(constant, (*mask.shape, task.out)), labels, mask)[metric]
+        guessed = metrics.evaluate([metric], guesses(constant, mask.shape, fold), labels, mask)[metric]
+        if metrics.oriented(metric, guessed) > metrics.oriented(metric, score):
+            return guesses(constant, shape, fold)
+    return np.broadcast_to(constant, (*shape, task.out)).copy()
 
 
 def _packed(judged: Judged) -> dict[str, np.ndarray]:

@@ -28,7 +28,8 @@ class Fuser(nn.Module):
     """A fusion method. Its hyper-parameters are the keyword-only arguments of `__init__(self, spec, *, ...)`.
 
     `known_failures` maps the name of a check of the kit to the reason why this method cannot pass it; `presets` names
-    settings, as `{"paper": {"width": 512}}` for `--preset paper`.
+    settings, as `{"paper": {"width": 512}}` for `--preset paper`. `sees` are the modalities that it looks at, all by
+    default: to a sample that has none of them, the harness answers what the training labels alone say.
     """
 
     known_failures: ClassVar[Mapping[str, str]] = {}
@@ -37,6 +38,7 @@ class Fuser(nn.Module):
     def __init__(self, spec: Spec) -> None:
         super().__init__()
         self.spec = spec
+        self.sees: Sequence[str] = spec.modalities
 
     @abstractmethod
     def forward(self, streams: Streams) -> Tensor:

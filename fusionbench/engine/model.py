@@ -23,6 +23,7 @@ from fusionbench.api import (
     Task,
     keyed,
     masked_mean,
+    prior,
     resample,
 )
 from fusionbench.errors import UsageError, unknown
@@ -46,7 +47,12 @@ class Normalise(nn.Module):
 
 
 class Model(nn.Module):
-    """One member's whole model. `statistics` are the training split's mean and SD by modality."""
+    """One member's whole model. `statistics` are the training split's mean and SD by modality.
+
+    `prior` (out,), what the training labels alone say, is its answer to a sample of which the fuser sees nothing.
+    """
+
+    prior: Tensor
 
     def __init__(
         self,
@@ -63,6 +69,7 @@ class Model(nn.Module):
             self.normalise[m].sd.copy_(sd)  # type: ignore[operator]
         self.backbones = nn.ModuleDict(dict(backbones))
         self.fuser = fuser
+        self.register_buffer("prior", torch.zeros(task.out))
 
     @torch.no_grad()
     def prepare(self, data: Batch, index: Tensor) -> None:
@@ -92,7 +99,9 @@ class Model(nn.Module):
         """The answers (B, S, out); or, given a criterion, the fuser's loss."""
         encoded = self.encode(dict(batch.streams), batch.y.shape[1])
         if criterion is None:
-            return self.fuser(encoded)
+            answers = self.fuser(encoded)
+            seen = torch.stack([encoded[m].present for m in self.fuser.sees]).any(0)  # (B,)
+            return torch.where(seen[:, None, None], answers, self.prior.to(answers.dtype))
         return self.fuser.loss(replace(batch, streams=encoded), criterion)
 
 
@@ -114,6 +123,8 @@ class Blueprint:
         """
         model = self.build(seed, statistics(data, index.to(data.y.device)), len(index))
         model.prepare(data, index)
+        labelled = Batch({}, data.y[index.to(data.y.device)].cpu(), data.y_mask[index.to(data.y.device)].cpu())
+        model.prior.copy_(torch.from_numpy(prior(labelled, model.fuser.spec)))
         return model
 
     def build(self, seed: int, statistics: Mapping[str, tuple[Tensor, Tensor]], samples: int) -> Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -10,14 +11,15 @@ import numpy as np
 import torch
 
 from fusionbench import corruptions, engine, metrics
-from fusionbench.api import Batch, Context, Splits, Streams, UsageError
+from fusionbench.api import FLOOR, Batch, Context, Spec, Splits, Streams, UsageError, keyed, prior
 from fusionbench.engine.model import Blueprint, Model, statistics
 from fusionbench.harness.setup import Setup, splits_of
 from fusionbench.records import Predictions, Run
 
 CLEAN = "clean"
-#: The condition under which a constant answer fitted on the training labels stands: what "no better than chance" means.
+#: The condition under which the better of two answers without information stands: what "no better than chance" means.
 CHANCE = "chance"
+GUESSES = 20  # draws by the frequencies of the training labels, averaged
 
 CALIBRATION = ("ece", "brier")  # measured beside the task's own metrics wherever answers are probabilities
 
@@ -164,11 +166,10 @@ class _Trial:
         sd = {m: s for m, (_, s) in statistics(data, train).items()}
         self.context = Context(sd, setup.benchmark.rates, dict(test.streams), setup.benchmark.indicators)
         self.measured = [*task.metrics, *(CALIBRATION if task.kind == "classify" else ())]
-        constant = _constant(task, data.y[train], data.y_mask[train], self.y.shape[1])
-        answers = np.broadcast_to(constant, (*self.y.shape[:2], task.out))
+        constant = prior(Batch({}, data.y[train].cpu(), data.y_mask[train].cpu()), Spec(task.kind, {}, task.out))
         self.answers: dict[str, np.ndarray] = {}
         self.evaluation = Evaluation(
-            {CHANCE: metrics.evaluate(self.measured, answers, self.y, self.y_mask)}, {}, {},
+            {CHANCE: chance(task.kind, constant, self.measured, self.y, self.y_mask, case.run.fold)}, {}, {},
             Predictions(
                 np.array(test.ids), np.array(test.groups), self.y, self.y_mask, self.answers,
                 {name: np.array(texts) for name, texts in test.attributes.items()},
@@ -206,13 +207,33 @@ def training_rates(setup: Setup, data: Batch, splits: Splits) -> dict[str, dict[
     return {"training": _lost(dict(train.streams), engine.hide(dict(train.streams), rates, train.index))}
 
 
-def _constant(task: Any, y: torch.Tensor, y_mask: torch.Tensor, steps: int) -> np.ndarray:
-    """(out,) the constant answer: log class frequencies, or the mean label, of the training split."""
-    valid, labels = y_mask.flatten().cpu().numpy(), y.flatten(0, 1).cpu().numpy()
-    if task.kind == "classify":
-        counts = np.bincount(labels[valid].astype(int), minlength=task.out)
-        return np.log(np.maximum(counts / max(1, counts.sum()), 1e-9))
-    return labels[valid].mean(0)
+def chance(
+    kind: str, constant: np.ndarray, measured: Sequence[str], y: np.ndarray, y_mask: np.ndarray, fold: int
+) -> dict[str, float]:
+    """What needs no input at all: of each metric the better of a constant answer and, of classes, of guesses.
+
+    Args:
+        constant: (out,) what the training labels alone say, as `api.prior` puts it.
+        y, y_mask: (n, S[, out]) labels and which of them count. Guesses are drawn for them by the training labels'
+            frequencies; their score is the mean over `GUESSES` draws.
+    """
+    best = metrics.evaluate(measured, np.broadcast_to(constant, (*y.shape[:2], len(constant))), y, y_mask)
+    if kind != "classify":
+        return best
+    drawn = [metrics.evaluate(measured, guesses(constant, y.shape[:2], fold, n), y, y_mask) for n in range(GUESSES)]
+    for name, value in best.items():
+        guessed = float(np.mean([scores[name] for scores in drawn]))
+        if math.isfinite(guessed) and metrics.oriented(name, guessed) > metrics.oriented(name, value):
+            best[name] = guessed
+    return best
+
+
+def guesses(constant: np.ndarray, shape: tuple[int, ...], fold: int, number: int = 0) -> np.ndarray:
+    """(*shape, out) log-probabilities of classes drawn by the frequencies whose logarithms are `constant` (out,)."""
+    frequencies = np.exp(constant.astype(np.float64))
+    rng = np.random.default_rng(keyed.number("chance", fold, number) & 0x7FFFFFFF)
+    drawn = rng.choice(len(constant), size=shape, p=frequencies / frequencies.sum())
+    return np.log(np.maximum(np.eye(len(constant)), FLOOR))[drawn]
 
 
 def _lost(before: Streams, after: Streams) -> dict[str, float]:

@@ -68,7 +68,7 @@ def _with_references(board: Board, mine: Sequence[Row]) -> list[Row]:
 
 
 def _over_chance(board: Board, row: Row) -> list[str]:
-    """Said where nothing, or not this row, beats a constant answer."""
+    """Said where nothing, or not this row, beats chance."""
     found = row.over_chance.get(SCORE)
     if found is None or found.decision in ("better", "untested"):
         return []

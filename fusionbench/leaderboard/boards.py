@@ -140,7 +140,7 @@ class Board:
 
     Attributes:
         damage: the conditions that the damaged score averages.
-        chance: the score of a constant answer; noise: the SD over seeds of the reference.
+        chance: the score of the better answer without input; noise: the SD over seeds of the reference.
         reference: the label of the row that the others are compared with; references: setting -> the same for rows
             that are compared with their like only, as ensembles are ("" for the table's own).
         groups: how many the test resamples; unit: what one is called; reads: what else the benchmark declares.

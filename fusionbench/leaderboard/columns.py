@@ -33,6 +33,7 @@ from fusionbench.leaderboard.values import (
     as_share,
     as_subset,
     as_worst,
+    at_edge,
     break_even,
     cost,
     damaged_metric,
@@ -152,7 +153,8 @@ COLUMNS: tuple[Column, ...] = (
            "Is the difference shown to lie within the benchmark's margin? unattainable: of two equal rows these groups "
            "and seeds would not show it with power .8."),
     Column("over-chance", over_chance, as_difference, "metric", "tests",
-           "The score minus that of a constant answer, and the verdict; all rows are one family."),
+           "The score minus chance (the better of a constant answer and guesses by frequency), and the verdict; all "
+           "rows are one family."),
     Column("tier", lambda board, row: None if (found := row.places.get(board.measure)) is None else found.tier,
            plain(str), "down", "tests",
            "1: not significantly below the best default row; 2: not significantly below the best of the rest; ..."),
@@ -210,6 +212,8 @@ COLUMNS: tuple[Column, ...] = (
            "Searched on validation data, with the trials an outer fold, or the defaults."),
     Column("lr", rates_chosen, plain(str), None, "training",
            "Learning rates that validation chose, with the number of runs.", left=True),
+    Column("edge", at_edge, plain(str), None, "training",
+           "Runs whose learning rate is the least or the largest of the grid: a wider one might do better."),
     Column("stacked", stacked, plain(str), None, "training", "With how many other runs it was trained in one program."),
 )  # fmt: skip
 
@@ -333,7 +337,7 @@ def ordered(board: Board, sort: str | None = None) -> list[Row]:
 
 
 def constant(board: Board) -> dict[str, Any]:
-    """Column -> value of a constant answer, which damage does not move; empty where its score is not known."""
+    """Column -> value of chance, which damage does not move; empty where its score is not known."""
     if board.chance is None:
         return {}
     scores = Measured(board.chance, None, None)

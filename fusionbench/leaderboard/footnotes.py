@@ -133,7 +133,7 @@ def _margin(board: Board) -> list[str]:
 
 
 def _chance(board: Board) -> list[str]:
-    """Said where some row does not beat a constant answer."""
+    """Said where some row does not beat chance."""
     tested = {row.label: v for row in board.ranked if (v := row.over_chance.get(SCORE)) and v.decision != "untested"}
     short = [label for label, v in tested.items() if v.decision != "better"]
     if not short:
@@ -185,6 +185,12 @@ def _reading(board: Board) -> list[str]:
             "also the tuning's."
         )
     notes += _ceilings(board)
+    edges = {row.label: [e for r in row.records.used if (e := r.at_edge) is not None] for row in ranked}
+    if often := [label for label, found in edges.items() if 2 * sum(found) > len(found)]:
+        notes.append(
+            f"Learning rate at an edge of the grid in most runs of {', '.join(often)}: another might do better; in how "
+            "many: --columns edge."
+        )
     if any(row.robustness.retained is None and row.damaged is not None for row in ranked):
         notes.append("Retained, drop and rce are left out where the clean score is within the seeds' noise of chance.")
     if any(row.costs.get("train") is not None for row in rows) and board.device:

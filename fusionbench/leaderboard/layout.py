@@ -11,7 +11,7 @@ from fusionbench.leaderboard.boards import Board, Row
 from fusionbench.leaderboard.columns import ALWAYS, Column, constant
 from fusionbench.stats import Verdict
 
-CHANCE_ROW = "chance (constant answer)"
+CHANCE_ROW = "chance (no input)"
 #: Names are cut to so many signs at most, and when: see `Column.default`.
 NAME, NAME_AT = 24, 45
 SHORTEST, SHORTEST_AT = 16, 98
@@ -45,7 +45,7 @@ def cells(board: Board, row: Row, layout: Layout) -> list[str]:
 
 
 def constant_cells(board: Board, layout: Layout) -> list[str] | None:
-    """The line of a constant answer; None where its score is not known."""
+    """the line of chance; None where its score is not known."""
     values = constant(board)
     if not values:
         return None
@@ -56,7 +56,7 @@ def constant_cells(board: Board, layout: Layout) -> list[str] | None:
 
 
 def lines(board: Board, rows: Sequence[Row], layout: Layout) -> list[list[str]]:
-    """The cells of all rows; the line of a constant answer stands below the ranked ones."""
+    """The cells of all rows; the line of chance stands below the ranked ones."""
     found = [cells(board, row, layout) for row in rows]
     if (line := constant_cells(board, layout)) is not None:
         found.insert(sum(row.ranked for row in rows), line)

@@ -56,7 +56,7 @@ def verdicts(board: Board) -> list[str]:
 
 
 def chance(board: Board) -> list[str]:
-    """Does anything beat a constant answer here? A sentence a measure."""
+    """Does anything beat chance here? A sentence a measure."""
     known = [measure for measure in WHERE if any(measure in row.over_chance for row in board.ranked)]
     return [f"{WHERE[measure]}: {over_chance(board, measure)}." for measure in known]
 

@@ -60,7 +60,7 @@ class Statistics:
     Attributes:
         rows: number of the row -> its own statistics.
         verdicts: measure -> label -> that ranked row against the reference, in the family declared for it.
-        over_chance: measure -> label -> that ranked row against the constant answer, all in one family.
+        over_chance: measure -> label -> that ranked row against chance, all in one family.
         places: measure or corruption -> label -> where a ranked default row stands, by one family of all their pairs.
         fusion: does fusion help on undamaged input? None where a side has no row.
         tables: measure, corruption or `ONE_MISSING` -> label -> the table of a ranked row.
@@ -155,7 +155,7 @@ def _effects(clean: Table, conditions: Mapping[Condition, Table], reads: Reading
 
 
 def _over_chance(known: Mapping[str, Table], chance: float, **how: Any) -> dict[str, Verdict]:
-    """Every row against the score of the constant answer, which is taken as it is: it was fitted, not sampled.
+    """Every row against the score of chance, which is taken as it is: it is no method that was sampled.
 
     Of the damaged score only the decisions are told, so that what would settle them is not asked.
     """
@@ -165,7 +165,7 @@ def _over_chance(known: Mapping[str, Table], chance: float, **how: Any) -> dict[
 
 
 def _constant_like(table: Table, chance: float) -> Table:
-    """The constant answer on the same groups, as if of the same seeds (two at least): it has none of its own."""
+    """Chance on the same groups, as if of the same seeds (two at least): it has none of its own."""
     seeds = max(2, table.seeds)
     by_fold = np.full((seeds, table.by_fold.shape[1]), chance)
     return replace(table, by_fold=by_fold, values=lambda weights: np.full((len(weights), seeds), chance))

@@ -134,7 +134,7 @@ def adjusted(board: Board, row: Row) -> tuple[float, float] | None:
 
 
 def over_chance(board: Board, row: Row) -> Verdict | None:
-    """Against the constant answer, on undamaged input."""
+    """against chance, on undamaged input."""
     found = row.over_chance.get(SCORE)
     return None if found is None or found.difference is None else found
 
@@ -193,6 +193,12 @@ def rates_chosen(board: Board, row: Row) -> str | None:
     """Learning rates and how many runs took each."""
     found = Counter(rate for r in row.records.used if (rate := r.chosen.get("lr")) is not None)
     return " ".join(f"{rate:g}x{n}" for rate, n in sorted(found.items())) or None
+
+
+def at_edge(board: Board, row: Row) -> str | None:
+    """`4 of 15`: runs whose learning rate is at an edge of the grid."""
+    found = [edge for r in row.records.used if (edge := r.at_edge) is not None]
+    return f"{sum(found)} of {len(found)}" if found else None
 
 
 def tuning(board: Board, row: Row) -> str | None:

@@ -18,7 +18,7 @@ from fusionbench.records import typed
 from fusionbench.records.settings import Budget, Change, Training
 
 FORMAT = 1  # of the JSON file
-#: What stands in `Record.scores` beside the conditions: undamaged input, and a constant answer on it.
+#: What stands in `Record.scores` beside the conditions: undamaged input, and what needs no input.
 CLEAN, CHANCE = "clean", "chance"
 #: The partition in which each seed deals the groups into folds again.
 PER_SEED = "per-seed"
@@ -147,6 +147,14 @@ class Record:
     def changed(self) -> list[Change]:
         """Settings that are not the default; none of a tuned run, whose settings the search has chosen."""
         return [] if self.run.tuned else [Change.parse(text) for text in self.changes]
+
+    @property
+    def at_edge(self) -> bool | None:
+        """Is the chosen learning rate the least or largest of three or more candidates? None where none was chosen."""
+        rates, lr = self.run.hparams.get("train", {}).get("lr"), self.chosen.get("lr")
+        if lr is None or not isinstance(rates, list | tuple) or len(rates) < 3:
+            return None
+        return math.isclose(lr, min(rates)) or math.isclose(lr, max(rates))
 
     @property
     def training(self) -> Training:
