@@ -34,6 +34,7 @@ class SocialAnxietyWindows(Benchmark):
     steps = 150
     batch = 32
     interval = 15
+    backbones = {m: ("summary", {"channels": 1}) for m in SIGNALS}
     corruptions = ("missing:heart_rate", "missing:temperature", "missing:conductance", "noise:all", "gap:all")
 
     def __init__(

@@ -41,6 +41,7 @@ class Handwritten(Benchmark):
     steps = 200
     batch = 64
     interval = 20
+    backbones = {m: ("ple", {}) for m in VIEWS}
     corruptions = (*(f"missing:{m}" for m in VIEWS), "noise:all")
 
     def __init__(

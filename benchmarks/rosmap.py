@@ -40,6 +40,7 @@ class Rosmap(Benchmark):
     steps = 200
     batch = 32
     interval = 10
+    backbones = {m: ("ple", {}) for m in OMICS}
     corruptions = (
         "missing:mrna",
         "missing:methylation",

@@ -47,7 +47,7 @@ class UtdMhad(Benchmark):
     steps = 300
     batch = 32
     interval = 30
-    backbones = {m: ("tcn", {"kernel": 3, "depth": 2, "shorten": 4}) for m in shapes}  # 33 and 42 steps -> 9 and 11
+    backbones = {"inertial": ("summary", {"channels": 6}), "skeleton": ("summary", {})}
     corruptions = ("missing:inertial", "missing:skeleton", "noise:inertial", "noise:skeleton", "noise:all", "gap:all")
 
     def __init__(
