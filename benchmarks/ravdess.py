@@ -64,9 +64,9 @@ class Ravdess(ActedEmotions):
                 takes[path.stem[3:]].setdefault(path.stem[:2], path)  # some copies hold every file twice
         for take, found in sorted(takes.items()):
             _, emotion, _, _, _, actor = map(int, take.split("-"))
-            person = f"{actor:02d}_{'male' if actor % 2 else 'female'}"
+            sex = "male" if actor % 2 else "female"
             video, sound = found.get("01", found.get("02")), found.get("03", found.get("01"))
-            yield Clip(take, person, emotion - 1, video, sound)
+            yield Clip(take, f"{actor:02d}_{sex}", {"sex": sex}, emotion - 1, video, sound)
 
 
 def _wrong(path: Path) -> str:
