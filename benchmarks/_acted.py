@@ -27,9 +27,9 @@ POINTER = b"version https://git-lfs"
 
 @dataclass(frozen=True)
 class Clip:
-    """One recording: label, actor and what is said of the actor (sex, age, ...), and its files, None where there is none.
+    """One recording: its actor, what is said of the actor, label, and files, None where there is none.
 
-    `sound` may be a video with sound. Every clip of a data set says the same things, with "" where one is not known.
+    `sound` may be a video with sound. `about` (sex, age, ...) has the same keys in every clip, "" is not known.
     """
 
     name: str

@@ -35,6 +35,16 @@ BANDS = (30, 45, 60)
 
 class CremaD(ActedEmotions):
     home = "crema_d"
+    licence = "Open Database License 1.0 (contents: Database Contents License 1.0)"
+    source = "https://github.com/CheyneyComputerScience/CREMA-D"
+    citation = (
+        "Cao, Cooper, Keutmann, Gur, Nenkova and Verma, CREMA-D: Crowd-sourced Emotional Multimodal Actors "
+        "Dataset, IEEE Transactions on Affective Computing 5(4):377-390, 2014"
+    )
+    caveats = (
+        "folds over clips: an actor says each sentence in several emotions",
+        "the names of the clips hold emotion and level; all neutral clips have one level",
+    )
     folds = 5
     task = Task("classify", len(EMOTIONS), ("accuracy", "macro_f1"))
     classes = ("anger", "disgust", "fear", "happiness", "neutral", "sadness")

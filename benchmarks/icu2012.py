@@ -87,6 +87,17 @@ class Icu2012(Benchmark):
     batch = 64
     interval = 20
     backbones = {m: ("tcn", {"dim": 32, "kernel": 3, "depth": 2, "shorten": 4}) for m in VARIABLES}  # 25 steps -> 7
+    licence = "Open Data Commons Attribution License 1.0"
+    source = "https://physionet.org/content/challenge-2012/1.0.0/"
+    citation = (
+        "Silva, Moody, Scott, Celi and Mark, Predicting In-Hospital Mortality of ICU Patients: The "
+        "PhysioNet/Computing in Cardiology Challenge 2012, Computing in Cardiology 39:245-248, 2012; Goldberger "
+        "et al., PhysioBank, PhysioToolkit, and PhysioNet, Circulation 101(23):e215-e220, 2000"
+    )
+    caveats = (
+        "how often somebody measured is a judgement of the staff: counts alone reach an AUROC of .727",
+        "scores and lengths of stay that stand beside the outcome",
+    )
     corruptions = (
         "missing:vitals",
         "missing:labs",

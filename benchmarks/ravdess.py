@@ -35,6 +35,16 @@ NAME = re.compile(r"\d\d(-\d\d){6}")
 
 class Ravdess(ActedEmotions):
     home = "ravdess"
+    licence = "CC BY-NC-SA 4.0"
+    source = "https://zenodo.org/record/1188976"
+    citation = (
+        "Livingstone and Russo, The Ryerson Audio-Visual Database of Emotional Speech and Song (RAVDESS), PLoS "
+        "ONE 13(5):e0196391, 2018"
+    )
+    caveats = (
+        "folds over clips: an actor repeats each sentence in each emotion",
+        "the files of one take counted as three clips",
+    )
     folds = 6
 
     def __init__(
