@@ -374,8 +374,9 @@ def test_where_no_checksum_is_known_it_says_so(home: Path, tmp_path: Path) -> No
 
 FULL_DISK = """
 import resource, sys
-from fusionbench import data
+from fusionbench import data, registry
 from fusionbench.errors import UsageError
+registry.about_here = lambda name: {"licence": "MIT", "source": "the moon", "citation": "Nobody, 2026"}
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 from pathlib import Path
 data.MANIFESTS = Path(sys.argv[1])
