@@ -86,7 +86,9 @@ class Icu2012(Benchmark):
     steps = 200
     batch = 64
     interval = 20
-    backbones = {m: ("tcn", {"dim": 32, "kernel": 3, "depth": 2, "shorten": 4}) for m in VARIABLES}  # 25 steps -> 7
+    # The last step says all that is known by then; a mean over a network's steps dilutes it. AUROC of concat on the
+    # validation patients of five folds, one seed: .837, with tcn .823; logistic regression on the same numbers .840.
+    backbones = {m: ("latest", {}) for m in VARIABLES}
     licence = "Open Data Commons Attribution License 1.0"
     source = "https://physionet.org/content/challenge-2012/1.0.0/"
     citation = (
