@@ -56,6 +56,17 @@ class Cmapss(Benchmark):
     batch = 64
     interval = 25
     backbones = {m: ("summary", {"channels": len(columns)}) for m, columns in SUBSYSTEMS.items()}
+    licence = "US government work"
+    source = "https://data.nasa.gov/dataset/cmapss-jet-engine-simulated-data"
+    citation = (
+        "Saxena, Goebel, Simon and Eklund, Damage Propagation Modeling for Aircraft Engine Run-to-Failure "
+        "Simulation, PHM 2008"
+    )
+    caveats = (
+        "windows of one engine on both sides of a split",
+        "a cap on the test labels that others do not set",
+        "the best epoch on the test engines",
+    )
     corruptions = (
         "missing:fan",
         "missing:compressor",

@@ -29,4 +29,12 @@ class Natops(Uea):
     batch = 32
     interval = 15
     backbones = {m: ("summary", {"channels": 12}) for m in shapes}
+    licence = "free for research (UEA archive)"
+    source = "https://www.timeseriesclassification.com"
+    citation = (
+        "Song, Demirdjian and Davis, Tracking Body and Hands for Gesture Recognition: NATOPS Aircraft Handling "
+        "Signals Database, FG 2011; Bagnall et al., The UEA multivariate time series classification archive, "
+        "2018, arXiv 1811.00075"
+    )
+    caveats = ("nobody says who is who: the same people may train and test",)
     corruptions = ("missing:left", "missing:right", "noise:left", "noise:right", "noise:all", "gap:all")

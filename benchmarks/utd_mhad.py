@@ -48,6 +48,16 @@ class UtdMhad(Benchmark):
     batch = 32
     interval = 30
     backbones = {"inertial": ("summary", {"channels": 6}), "skeleton": ("summary", {})}
+    licence = "freely available for research"
+    source = "https://personal.utdallas.edu/~kehtar/UTD-MHAD.html"
+    citation = (
+        "Chen, Jafari and Kehtarnavaz, UTD-MHAD: A Multimodal Dataset for Human Action Recognition Utilizing a "
+        "Depth Camera and a Wearable Inertial Sensor, ICIP 2015"
+    )
+    caveats = (
+        "random folds over clips: a person repeats each action four times",
+        "the place of the sensor tells 21 actions from six",
+    )
     corruptions = ("missing:inertial", "missing:skeleton", "noise:inertial", "noise:skeleton", "noise:all", "gap:all")
 
     def __init__(

@@ -24,7 +24,7 @@ PLUGINS = ("fusers", "backbones", "benchmarks")  # corruptions are plugins too, 
 #: A module may import those to its left (what only a type checker sees does not count).
 ORDER = (
     "errors paths text progress workers hparams conditions api registry metrics corruptions contract "
-    "records stats leaderboard tracking features custom_data engine harness check datacheck audit cards data jobs "
+    "records stats leaderboard tracking features custom_data engine harness check datacheck audit data cards jobs "
     "predict sklearn search study looks report notebook advise cli __main__"
 ).split()
 
