@@ -63,7 +63,7 @@ def test_running_again_does_only_what_is_missing(finished: tuple[Path, subproces
     before = victim.read_text()
     victim.unlink()
     third = fusionbench("run", "--fuser", "concat", *TOY, "--no-track", cwd=folder)
-    assert "5 runs on disk, 1 runs to train" in third.stderr
+    assert "5 runs on disk, 1 run to train" in third.stderr
     old, new = json.loads(before), json.loads(victim.read_text())
     for condition, scores in old["scores"].items():  # it was stacked the first time: equal but for rounding
         assert scores == pytest.approx(new["scores"][condition], abs=1e-4)
