@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 from collections.abc import Callable
@@ -56,3 +57,20 @@ def test_the_first_command_ends_in_a_run_and_the_second_is_the_test_suite() -> N
     (second,) = blocks("bash test")
     assert "pytest" in second
     assert "bash test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_answer_below_the_first_command_is_the_one_that_was_captured() -> None:
+    """`docs/_first_run.py` puts it there, a newer one in place of an older one."""
+    spec = importlib.util.spec_from_file_location("first_run", ROOT / "docs" / "_first_run.py")
+    assert spec is not None
+    assert spec.loader is not None
+    first_run = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(first_run)
+    page = (ROOT / "docs" / "first-run.txt").read_text()
+    shown = first_run.with_answer(README, page)
+    command, answer = shown.split("```bash\n")[1].split("\n```\n\n```text\n")
+    assert command == blocks("bash")[0].strip()
+    assert answer.startswith("watch: accuracy in %")
+    assert first_run.with_answer(first_run.with_answer(README, page.replace("%", "per cent")), page) == shown
+    if blocks("text"):
+        assert README == shown
