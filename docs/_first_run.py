@@ -47,7 +47,7 @@ def capture() -> str:
         took = text.duration(time.monotonic() - began)
     if done.returncode:
         raise SystemExit(f"{command} failed: {done.stderr}")
-    progress = [line for line in done.stderr.splitlines() if "jobs running" not in line]
+    progress = [line for line in done.stderr.splitlines() if " running, " not in line]
     head = textwrap.fill(
         f"The README's first command in a fresh clone with its published results and a fresh environment, 80 columns, "
         f"{datetime.date.today()}: {took} on {os.cpu_count()} cores under a load of {os.getloadavg()[2]:.1f}.", 80
