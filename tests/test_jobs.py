@@ -375,7 +375,7 @@ def test_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.Capture
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "two rows: 0 of 4 runs done, 2 jobs running, 0 failed"
     assert "failed: concat fold 0 seed 0: ValueError: no (all of it: there.error.txt)" in lines
-    assert "two rows: 1 of 4 runs done, 1 jobs running, 1 failed, 0 s left" in lines
+    assert "two rows: 1 of 4 runs done, 1 job running, 1 failed, 0 s left" in lines
     assert lines[-1].startswith("two rows: 2 of 4 runs done, 0 jobs running, 1 failed")
     list(jobs.watch(events, 4, "two rows"))
     assert len(capsys.readouterr().err.splitlines()) == 2  # the failure and the end

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fusionbench import registry
+from fusionbench import registry, text
 from fusionbench.cli.flags import completed
 from fusionbench.errors import UsageError, unknown
 
@@ -127,7 +127,8 @@ def _facts(kind: str, plugin: Any, name: str, benchmark: str) -> list[str]:
         protocol = contract.make(plugin, {}, name)
         lines.append(f"Modalities: {', '.join(f'{m} {shape}' for m, shape in protocol.shapes.items())}")
         lines.append(
-            f"Task: {protocol.task}; {protocol.folds} folds, {protocol.seeds} seeds, {protocol.steps} steps a member"
+            f"Task: {protocol.task}; {text.counted(protocol.folds, 'fold')}, {text.counted(protocol.seeds, 'seed')}, "
+            f"{protocol.steps} steps a member"
         )
         lines.append(f"Damage: {' '.join(protocol.corruptions)}")
         about = {"Licence": protocol.licence, "Source": protocol.source, "Please cite": protocol.citation}

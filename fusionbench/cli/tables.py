@@ -153,13 +153,13 @@ def list_records(benchmark: str, results: Path) -> int:
 @RESULTS
 def sync_records(artifacts: bool, results: Path) -> int:
     """Mirror to MLflow what it does not have yet; exit status 1 if it could not take everything."""
-    from fusionbench import progress, tracking
+    from fusionbench import progress, text, tracking
     from fusionbench.records import store
 
     with progress.bar("mirroring") as advance:
         done = tracking.sync(list(store.load(results)), results, artifacts=artifacts, advance=advance)
     uri = tracking.default_uri()
-    click.echo(f"{done.rows} rows and {done.runs} runs logged to {uri}")
+    click.echo(f"{text.counted(done.rows, 'row')} and {text.counted(done.runs, 'run')} logged to {uri}")
     if done.rows or done.runs:
         opened = "" if uri.startswith("http") else f" (start it: mlflow ui --backend-store-uri {uri})"
         click.echo("\n".join([f"as tables in MLflow{opened}:", *done.addresses(uri)]))

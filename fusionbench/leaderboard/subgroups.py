@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,7 @@ class Served:
 
 
 def by_subgroup(boards: Sequence[Board], results: Path, attribute: str, fmt: str, width: int) -> str:
-    """The boards' ranked rows by subgroup, one table a board that has the attribute.
+    """The boards' ranked rows by subgroup, one table a board that has the attribute; as JSON, a list of boards.
 
     Raises:
         UsageError: no record has the attribute, or there is no such format.
@@ -56,9 +57,11 @@ def by_subgroup(boards: Sequence[Board], results: Path, attribute: str, fmt: str
         found = [s for row in board.ranked if (s := served(row, rows[row.label].get(attribute, {}), results, board))]
         if found:
             groups = next(rows[s.row.label][attribute] for s in found)
-            shown.append(_json(board, attribute, found, groups) if fmt == "json" else
-                         _table(board, attribute, found, groups, fmt, width))  # fmt: skip
-    return "\n".join(shown)
+            shown.append((board, found, groups))
+    if fmt == "json":
+        contents = [_content(board, attribute, found, groups) for board, found, groups in shown]
+        return json.dumps(contents, indent=1, ensure_ascii=False, allow_nan=False)
+    return "\n".join(_table(board, attribute, found, groups, fmt, width) for board, found, groups in shown)
 
 
 def attributes_of(records: RowRecords, results: Path) -> dict[str, dict[str, str]]:
@@ -143,12 +146,11 @@ def _table(
                       *(text.wrap(note, width, "  ") for note in notes)])  # fmt: skip
 
 
-def _json(board: Board, attribute: str, found: Sequence[Served], groups: Mapping[str, str]) -> str:
-    content = {
+def _content(board: Board, attribute: str, found: Sequence[Served], groups: Mapping[str, str]) -> dict[str, Any]:
+    return {
         "benchmark": board.benchmark, "metric": board.metric, "attribute": attribute, "groups": dict(groups),
         "rows": [
             {"fuser": s.row.label, "gap": s.gap._asdict(), "scores": {n: f._asdict() for n, f in s.scores.items()}}
             for s in found
         ],
     }  # fmt: skip
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
