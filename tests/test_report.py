@@ -269,7 +269,7 @@ def test_the_answer_over_data_sets_counts_each_sets_own_verdicts(many: Path, tmp
     found = opening.over(boards(many))
     assert found is not None
     assert next(iter(found.rows)) == "jmt"
-    assert "on any of the 3 data sets: jmt." in found.answer.take[0]
+    assert "on any of the 3 data sets (3 headline): jmt." in found.answer.take[0]
     assert "Better than concat: jmt on alpha, beta and gamma" in found.answer.take[1]
     assert "bad on alpha, beta and gamma" in found.answer.avoid[0]
     assert "film on" not in found.answer.avoid[0]

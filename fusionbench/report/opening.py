@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,7 +165,8 @@ def _standing(rows: Sequence[Row | None], boards: Sequence[Board]) -> tuple[int,
 
 def _together(boards: Sequence[Board], rows: Mapping[str, Sequence[Row | None]]) -> Answer:
     """Which methods are in the first tier everywhere, the smallest of them, and who is better or worse anywhere."""
-    many = f"{len(boards)} data sets"
+    kinds = Counter(board.reads.role for board in boards)
+    many = f"{len(boards)} data sets ({', '.join(f'{number} {kind}' for kind, number in kinds.items())})"
     level = [advice.tied(board) for board in boards]
     everywhere = [label for label, found in rows.items() if all(r in s for r, s in zip(found, level, strict=True))]
     lines = []
