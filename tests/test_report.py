@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
 
-from fusionbench import leaderboard, metrics, report
+from fusionbench import cli, leaderboard, metrics, report
 from fusionbench.conditions import Condition
 from fusionbench.errors import UsageError
 from fusionbench.leaderboard.columns import known as columns_of
@@ -354,6 +354,21 @@ def test_wrong_input_is_one_line(results: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot write"):
         report.write(boards(results, "other"), tmp_path / "file" / "r.html")
+
+
+def test_the_command_writes_a_page_or_a_site_or_says_why_not(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ["report", "-b", "other", "--results", str(results)]
+    assert cli.cli.main(given, standalone_mode=False) == 0
+    assert (tmp_path / "report.html").is_file()
+    assert cli.cli.main([*given, "--site", "pages"], standalone_mode=False) == 0
+    assert capsys.readouterr().out.splitlines() == ["report.html", "pages/index.html and 4 more pages"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="there are no records in empty; make some: fusionbench run --fuser concat"):
+        cli.cli.main(["report", "--results", "empty"], standalone_mode=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "pages", "report.html"]
 
 
 # Size and time

@@ -215,19 +215,18 @@ def _named(rows: Mapping[str, Sequence[Row | None]], boards: Sequence[Board], de
 
 def cells(found: Over) -> list[dict[str, Any]]:
     """Label -> a cell a board: the difference from the reference with its verdict."""
-    lines = []
+    lines, level = [], [advice.tied(board) for board in found.boards]
     for label, rows in found.rows.items():
         line = []
-        for row, board in zip(rows, found.boards, strict=True):
+        for row, board, first in zip(rows, found.boards, level, strict=True):
             verdict = row.verdicts.get(board.measure) if row is not None else None
-            place = row.places.get(board.measure) if row is not None else None
             said = "reference" if row is not None and row.label == board.reference else "-"
             if verdict is not None and verdict.difference is not None:
                 said = f"{SIGNS.get(verdict.decision, '?')} {as_change(board, verdict.difference)}"
             line.append({
                 "text": said, "row": row, "board": board,
                 "kind": verdict.decision if verdict is not None else "",
-                "top": bool(place and place.tier == 1),
+                "top": row in first,
             })  # fmt: skip
         lines.append({"label": label, "cells": line})
     return lines

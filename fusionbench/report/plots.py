@@ -170,8 +170,7 @@ def damage(board: Board) -> Figure | None:
             "line other": any(r.records.fuses and r.label not in known for r in rows)}  # fmt: skip
     return Figure(
         "curves", "Damage curves",
-        f"{_metric(board)[0].upper()}{_metric(board)[1:]} by severity, 0 is clean. Point at a line, or press "
-        "the arrow keys, for its value.",
+        f"Score ({_metric(board)}) by severity, 0 is clean. Point at a line, or press the arrow keys, for its value.",
         panels, [entry for entry in legend if used.get(entry[0], True)], wide=True,
     )  # fmt: skip
 
