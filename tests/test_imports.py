@@ -47,6 +47,7 @@ NAMED = {
     "predict": {"identity"},
     "sklearn": {"concat", "identity"},
     "records": {"concat", "late_average", "position", "unimodal", "unimodal_forest", "forest"},  # the references
+    "report": {"summary"},  # a group of columns, and a key of the audit's JSON
     "custom_data": {"identity", "tcn"},
     "study": {"watch"},
     "audit": {"summary"},  # a key of its JSON

@@ -122,6 +122,16 @@ def _table(
 ) -> str:
     from tabulate import tabulate
 
+    heads, lines, notes = spelled(board, attribute, found, groups)
+    drawn = tabulate(lines, heads, tablefmt=FORMATS[fmt], disable_numparse=True)
+    return "\n".join([f"{board.title}: {board.metric} by {attribute}", "", str(drawn), "",
+                      *(text.wrap(note, width, "  ") for note in notes)])  # fmt: skip
+
+
+def spelled(
+    board: Board, attribute: str, found: Sequence[Served], groups: Mapping[str, str]
+) -> tuple[list[str], list[list[str]], list[str]]:
+    """Headings, the cells of every row, and the notes below; `groups`: group -> subgroup."""
     names = list(dict.fromkeys(name for s in found for name in s.scores))
     sizes = {name: sum(value == name for value in groups.values()) for name in names}
 
@@ -135,15 +145,13 @@ def _table(
 
     heads = ["fuser", *(f"{name} ({sizes[name]})" for name in names), "gap"]
     lines = [[s.row.name, *(cell(s.scores.get(name)) for name in names), cell(s.gap)] for s in found]
-    drawn = tabulate(lines, heads, tablefmt=FORMATS[fmt], disable_numparse=True)
     unit = text.plural(board.unit)
     notes = [
         f"Clean {SCORE} by {attribute}, with 95 % intervals over {unit} and seeds; in brackets, the {unit} of each.",
         "gap: the highest less the lowest; an interval of it that holds 0 shows no difference. It is not corrected for "
         "the choice of the two, nor for the number of rows.",
     ]
-    return "\n".join([f"{board.title}: {board.metric} by {attribute}", "", str(drawn), "",
-                      *(text.wrap(note, width, "  ") for note in notes)])  # fmt: skip
+    return heads, lines, notes
 
 
 def _content(board: Board, attribute: str, found: Sequence[Served], groups: Mapping[str, str]) -> dict[str, Any]:
