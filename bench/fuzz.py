@@ -34,6 +34,7 @@ KEPT = (forked.OUT, forked.ERR, ".origin", ".lock")
 #: A folder as a user has one: runs, quick ones too, published rows, a search.
 ORIGIN = [
     ["run", "--fuser", "gated", "-b", "toy_xor", *SMALL],
+    ["run", "--fuser", "low_rank", "-b", "toy_xor", *SMALL],
     ["run", *RIGHT["run"], "--fuser", "late_average", "--quick"],
     ["tune", *RIGHT["tune"], "--trials", "2"],
     ["records", "publish", "toy_xor"],

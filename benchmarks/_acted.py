@@ -8,7 +8,7 @@ is masked. Frames are the centre square of the picture. Media are read on demand
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,10 +27,14 @@ POINTER = b"version https://git-lfs"
 
 @dataclass(frozen=True)
 class Clip:
-    """One recording: label, actor, and its files, None where there is none; `sound` may be a video with sound."""
+    """One recording: its actor, what is said of the actor, label, and files, None where there is none.
+
+    `sound` may be a video with sound. `about` (sex, age, ...) has the same keys in every clip, "" is not known.
+    """
 
     name: str
     actor: str
+    about: Mapping[str, str]
     label: int
     video: Path | None
     sound: Path | None
@@ -96,7 +100,8 @@ class ActedEmotions(Benchmark):
         }
         y = torch.tensor([[clip.label] for clip in kept])
         ids, actors = [clip.name for clip in kept], [clip.actor for clip in kept]
-        return Batch(streams, y, torch.ones_like(y, dtype=torch.bool), ids, actors)
+        said = {name: [clip.about[name] for clip in kept] for name in kept[0].about}
+        return Batch(streams, y, torch.ones_like(y, dtype=torch.bool), ids, actors, attributes=said)
 
     def splits(self, data: Batch, fold: int) -> Splits:
         return group_folds(data.groups, self.folds, fold)

@@ -46,6 +46,13 @@ class HeatPain(Benchmark):
     steps = 1000
     batch = 64
     interval = 50
+    licence = "by agreement with its makers"
+    source = "https://www.nit.ovgu.de/BioVid.html"
+    citation = (
+        "Walter et al., The BioVid Heat Pain Database: Data for the Advancement and Systematic Validation of an "
+        "Automated Pain Recognition System, CYBCO 2013"
+    )
+    caveats = ("folds over clips: a person stands on both sides (biovid_subject_dependent)",)
     unit = "person"
     margin = 0.02  # a person has forty clips of two classes: not quite one more
     domain = "pain"

@@ -34,6 +34,17 @@ class SocialAnxietyWindows(Benchmark):
     steps = 150
     batch = 32
     interval = 15
+    backbones = {m: ("summary", {"channels": 1}) for m in SIGNALS}
+    licence = "MIT"
+    source = "https://github.com/rs2416/Detecting_Social_Anxiety"
+    citation = (
+        "Shaukat-Jali, van Zalk and Boyle, Detecting Subclinical Social Anxiety Using Physiological Data From a "
+        "Wrist-Worn Wearable: Small-Scale Feasibility Study, JMIR Formative Research 5(10):e32656, 2021"
+    )
+    caveats = (
+        "shuffled windows: neighbours of one person and minute stand on both sides",
+        "the baseline always comes first: anything that drifts tells the class",
+    )
     corruptions = ("missing:heart_rate", "missing:temperature", "missing:conductance", "noise:all", "gap:all")
 
     def __init__(

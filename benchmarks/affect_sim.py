@@ -58,6 +58,7 @@ class AffectSim(Benchmark):
     shapes = SHAPES
     task = Task("regress", out=OUTPUTS, metrics=("ccc", "pearson", "mae", "mse"), per_frame=True)
     folds, seeds, steps, batch = 5, 3, 200, 16
+    backbones = {m: ("tcn", {"depth": 2}) for m in shapes}  # nine frames, as far as the linear row looks
     licence = "Apache-2.0"
     source = "simulated by this file"
     citation = "this benchmark"

@@ -55,7 +55,18 @@ class Cmapss(Benchmark):
     steps = 300
     batch = 64
     interval = 25
-    backbones = {m: ("tcn", {"dim": 32, "kernel": 3, "depth": 2, "shorten": 2}) for m in SUBSYSTEMS}  # 10 steps -> 5
+    backbones = {m: ("summary", {"channels": len(columns)}) for m, columns in SUBSYSTEMS.items()}
+    licence = "US government work"
+    source = "https://data.nasa.gov/dataset/cmapss-jet-engine-simulated-data"
+    citation = (
+        "Saxena, Goebel, Simon and Eklund, Damage Propagation Modeling for Aircraft Engine Run-to-Failure "
+        "Simulation, PHM 2008"
+    )
+    caveats = (
+        "windows of one engine on both sides of a split",
+        "a cap on the test labels that others do not set",
+        "the best epoch on the test engines",
+    )
     corruptions = (
         "missing:fan",
         "missing:compressor",

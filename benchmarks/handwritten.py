@@ -41,6 +41,14 @@ class Handwritten(Benchmark):
     steps = 200
     batch = 64
     interval = 20
+    backbones = {m: ("ple", {}) for m in VIEWS}
+    licence = "CC BY 4.0 (UCI); the repository of the file states none"
+    source = "https://github.com/hanmenghan/TMC"
+    citation = (
+        "Duin, Multiple Features, UCI Machine Learning Repository, 1998; the file: Han, Zhang, Fu and Zhou, "
+        "Trusted Multi-View Classification, ICLR 2021"
+    )
+    caveats = ("nobody says who wrote what: a writer may stand on both sides",)
     corruptions = (*(f"missing:{m}" for m in VIEWS), "noise:all")
 
     def __init__(

@@ -3,7 +3,7 @@
 Data: set A of the PhysioNet/Computing in Cardiology Challenge 2012 (Silva et al., Computing in Cardiology 2012; Open
 Data Commons Attribution), as published: `set-a/<RecordID>.txt` (Time,Parameter,Value) and `Outcomes-a.txt`. Of its
 4,000 records four are left out, which the copy that the reference scores are of lacks (139060, 140501, 140936, 141264);
-so is the kind of ward, which it lacks too. No checksum of the published records was at hand: `data get` says so.
+the kind of ward, which it lacks too, is no input. No checksum of the published records was at hand: `data get` says so.
 Five folds of patients, validation patients of their own; a patient is one sample and so a group. 13.9 % die.
 
 A modality (vitals, labs, blood gas and ventilation, neuro-renal) has a step for every two hours in which any of its
@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from fusionbench.api import Batch, Benchmark, Location, Splits, Stream, Task, UsageError, group_folds
 
 from ._files import located
+from ._people import age_band
 
 OUTCOMES = "Outcomes-a.txt"
 DEATH = "In-hospital_death"
@@ -61,6 +62,9 @@ VARIABLES = {
 }  # fmt: skip
 MODALITY = {variable: m for m, variables in VARIABLES.items() for variable in variables}
 DEMOGRAPHICS = ("Age", "Gender", "Height", "Weight")
+BANDS = (45, 65, 75)
+SEXES = {0: "female", 1: "male"}
+WARDS = {1: "coronary care", 2: "cardiac surgery recovery", 3: "medical", 4: "surgical"}
 
 Rows = list[tuple[int, str, float]]  # (minute, variable, value)
 
@@ -82,7 +86,20 @@ class Icu2012(Benchmark):
     steps = 200
     batch = 64
     interval = 20
-    backbones = {m: ("tcn", {"dim": 32, "kernel": 3, "depth": 2, "shorten": 4}) for m in VARIABLES}  # 25 steps -> 7
+    # The last step says all that is known by then; a mean over a network's steps dilutes it. AUROC of concat on the
+    # validation patients of five folds, one seed: .837, with tcn .823; logistic regression on the same numbers .840.
+    backbones = {m: ("latest", {}) for m in VARIABLES}
+    licence = "Open Data Commons Attribution License 1.0"
+    source = "https://physionet.org/content/challenge-2012/1.0.0/"
+    citation = (
+        "Silva, Moody, Scott, Celi and Mark, Predicting In-Hospital Mortality of ICU Patients: The "
+        "PhysioNet/Computing in Cardiology Challenge 2012, Computing in Cardiology 39:245-248, 2012; Goldberger "
+        "et al., PhysioBank, PhysioToolkit, and PhysioNet, Circulation 101(23):e215-e220, 2000"
+    )
+    caveats = (
+        "how often somebody measured is a judgement of the staff: counts alone reach an AUROC of .727",
+        "scores and lengths of stay that stand beside the outcome",
+    )
     corruptions = (
         "missing:vitals",
         "missing:labs",
@@ -109,6 +126,7 @@ class Icu2012(Benchmark):
         folder = located("icu2012", self.root, [OUTCOMES, "set-a"])
         self.skipped = []
         kept, labels, series, people = [], [], list[dict[str, NDArray[np.float64]]](), []
+        attributes = list[dict[str, str]]()
         for record, death in _outcomes(folder / OUTCOMES):
             if record in LEFT_OUT:
                 continue
@@ -123,13 +141,22 @@ class Icu2012(Benchmark):
             labels.append(death)
             series.append({m: _steps(rows[m], m) for m in VARIABLES})
             people.append(_demographics(rows[""]))
+            attributes.append(_attributes(rows[""]))
         if not kept:
             raise UsageError(f"{folder}: no record can be read" + (f": {self.skipped[0]}" if self.skipped else ""))
         streams = {m: _padded([one[m] for one in series]) for m in VARIABLES}
         x = torch.from_numpy(np.stack(people)).float().unsqueeze(1)
         streams["demographics"] = Stream(x, torch.ones(x.shape[:2], dtype=torch.bool))
         y = torch.tensor(labels).unsqueeze(1)
-        return Batch(streams, y, torch.ones_like(y, dtype=torch.bool), kept, kept)
+        said = {name: [one[name] for one in attributes] for name in attributes[0]}
+        return Batch(
+            streams,
+            y,
+            torch.ones_like(y, dtype=torch.bool),
+            kept,
+            kept,
+            attributes={name: texts for name, texts in said.items() if any(texts)},
+        )
 
     def splits(self, data: Batch, fold: int) -> Splits:
         return group_folds(data.groups, self.folds, fold)
@@ -196,11 +223,26 @@ def _steps(rows: Rows, m: str) -> NDArray[np.float64]:
 
 def _demographics(rows: Rows) -> NDArray[np.float64]:
     """(7,): age (90 at most: those above are hidden), sex, height, weight at admission; are the last three known?"""
-    found = {variable: value for minute, variable, value in reversed(rows) if minute == 0 and variable in DEMOGRAPHICS}
+    found = _admission(rows)
     age, sex, height, weight = (found.get(name, -1.0) for name in DEMOGRAPHICS)
     known = [sex >= 0, 50 <= height <= 250, 20 <= weight <= 400]
     measured = [sex - 0.5, (height - 170) / 10, (weight - 80) / 20]
     return np.array([(min(age, 90) - 65) / 15, *np.where(known, measured, 0), *known])
+
+
+def _attributes(rows: Rows) -> dict[str, str]:
+    """Sex, age band and kind of ward, empty where they are not known: for scores by subgroup, never an input."""
+    found = _admission(rows)
+    return {
+        "sex": SEXES.get(int(found.get("Gender", -1)), ""),
+        "age": age_band(found.get("Age", -1), BANDS),
+        "ward": WARDS.get(int(found.get("ICUType", -1)), ""),
+    }
+
+
+def _admission(rows: Rows) -> dict[str, float]:
+    """What was said at admission, the first value of each."""
+    return {variable: value for minute, variable, value in reversed(rows) if minute == 0}
 
 
 def _padded(series: list[NDArray[np.float64]]) -> Stream:

@@ -28,5 +28,13 @@ class Natops(Uea):
     steps = 150
     batch = 32
     interval = 15
-    backbones = {m: ("tcn", {"kernel": 3, "depth": 2, "shorten": 2}) for m in shapes}  # 17 steps -> 9
+    backbones = {m: ("summary", {"channels": 12}) for m in shapes}
+    licence = "free for research (UEA archive)"
+    source = "https://www.timeseriesclassification.com"
+    citation = (
+        "Song, Demirdjian and Davis, Tracking Body and Hands for Gesture Recognition: NATOPS Aircraft Handling "
+        "Signals Database, FG 2011; Bagnall et al., The UEA multivariate time series classification archive, "
+        "2018, arXiv 1811.00075"
+    )
+    caveats = ("nobody says who is who: the same people may train and test",)
     corruptions = ("missing:left", "missing:right", "noise:left", "noise:right", "noise:all", "gap:all")

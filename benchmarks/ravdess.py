@@ -35,6 +35,16 @@ NAME = re.compile(r"\d\d(-\d\d){6}")
 
 class Ravdess(ActedEmotions):
     home = "ravdess"
+    licence = "CC BY-NC-SA 4.0"
+    source = "https://zenodo.org/record/1188976"
+    citation = (
+        "Livingstone and Russo, The Ryerson Audio-Visual Database of Emotional Speech and Song (RAVDESS), PLoS "
+        "ONE 13(5):e0196391, 2018"
+    )
+    caveats = (
+        "folds over clips: an actor repeats each sentence in each emotion",
+        "the files of one take counted as three clips",
+    )
     folds = 6
 
     def __init__(
@@ -64,9 +74,9 @@ class Ravdess(ActedEmotions):
                 takes[path.stem[3:]].setdefault(path.stem[:2], path)  # some copies hold every file twice
         for take, found in sorted(takes.items()):
             _, emotion, _, _, _, actor = map(int, take.split("-"))
-            person = f"{actor:02d}_{'male' if actor % 2 else 'female'}"
+            sex = "male" if actor % 2 else "female"
             video, sound = found.get("01", found.get("02")), found.get("03", found.get("01"))
-            yield Clip(take, person, emotion - 1, video, sound)
+            yield Clip(take, f"{actor:02d}_{sex}", {"sex": sex}, emotion - 1, video, sound)
 
 
 def _wrong(path: Path) -> str:

@@ -40,6 +40,17 @@ class Rosmap(Benchmark):
     steps = 200
     batch = 32
     interval = 10
+    backbones = {m: ("ple", {}) for m in OMICS}
+    licence = "MIT (the repository); the source data have terms of their own, at the AD Knowledge Portal"
+    source = "https://github.com/txWang/MOGONET"
+    citation = (
+        "Wang et al., MOGONET integrates multi-omics data using graph convolutional networks allowing patient "
+        "classification and biomarker identification, Nature Communications 12:3445, 2021"
+    )
+    caveats = (
+        "the features were screened on labels: a split of one's own tests on people who chose them",
+        "the best epoch on the 106 test people",
+    )
     corruptions = (
         "missing:mrna",
         "missing:methylation",

@@ -91,6 +91,7 @@ class StressID(Benchmark):
         self.root, self.labels, self.skip_bad = root, labels, skip_bad
         self.skipped: list[str] = []  # what is wrong with each row that was left out, after load()
         self.shapes = {m: (width,) for m, (_, width, _) in TABLES.items() if voice or m != "voice"}
+        self.backbones = {m: ("ple", {}) for m in self.shapes}
         self.task = Task("classify", len(TASKS) if labels == "task" else 2, ("macro_f1", "accuracy"))
 
     def load(self) -> Batch:

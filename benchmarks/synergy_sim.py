@@ -42,6 +42,9 @@ class SynergySim(Benchmark):
     shapes = SHAPES
     task = Task("classify", out=2, metrics=("accuracy", "macro_f1"))
     folds, seeds, steps, batch = 5, 3, 200, 32
+    licence = "Apache-2.0"
+    source = "simulated by this file"
+    citation = "this benchmark"
     corruptions = ("missing:face", "missing:voice", "noise:face", "noise:voice", "noise:all", "gap:all")
     unit = "person"
     margin = 0.02  # two clips of a hundred; its optimum is known to less

@@ -20,6 +20,9 @@ class ToyXor(Benchmark):
     steps = 120
     batch = 32
     interval = 20
+    licence = "Apache-2.0"
+    source = "simulated by this file"
+    citation = "this benchmark"
     corruptions: Sequence[str] = ("missing:left", "missing:right", "noise:left", "noise:all", "gap:all")
     unit = "person"
     margin = 0.05  # a toy is solved or it is not

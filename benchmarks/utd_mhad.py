@@ -47,7 +47,17 @@ class UtdMhad(Benchmark):
     steps = 300
     batch = 32
     interval = 30
-    backbones = {m: ("tcn", {"kernel": 3, "depth": 2, "shorten": 4}) for m in shapes}  # 33 and 42 steps -> 9 and 11
+    backbones = {"inertial": ("summary", {"channels": 6}), "skeleton": ("summary", {})}
+    licence = "freely available for research"
+    source = "https://personal.utdallas.edu/~kehtar/UTD-MHAD.html"
+    citation = (
+        "Chen, Jafari and Kehtarnavaz, UTD-MHAD: A Multimodal Dataset for Human Action Recognition Utilizing a "
+        "Depth Camera and a Wearable Inertial Sensor, ICIP 2015"
+    )
+    caveats = (
+        "random folds over clips: a person repeats each action four times",
+        "the place of the sensor tells 21 actions from six",
+    )
     corruptions = ("missing:inertial", "missing:skeleton", "noise:inertial", "noise:skeleton", "noise:all", "gap:all")
 
     def __init__(

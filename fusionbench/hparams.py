@@ -118,12 +118,18 @@ def fill(declared: Mapping[str, HParam], given: Mapping[str, Any], owner: str) -
     """Every declared hyper-parameter with the given value or its default; `owner` names the plugin in errors.
 
     Raises:
-        UsageError: a given name is not declared, or a value has the wrong type.
+        UsageError: a given name is not declared, or a value has the wrong type, or is negative where none in its range
+            is (a value beyond the range is allowed: ranges guide a search).
     """
     for name in given:
         if name not in declared:
             raise unknown(f"hyper-parameter of {owner}", name, declared)
-    return {name: h.parse(given[name]) if name in given else h.default for name, h in declared.items()}
+    filled = {name: h.parse(given[name]) if name in given else h.default for name, h in declared.items()}
+    for name in given:
+        domain, value = declared[name].domain, filled[name]
+        if isinstance(domain, Range) and domain.low >= 0 and isinstance(value, int | float) and value < 0:
+            raise UsageError(f"{owner}: {name} cannot be {value}: its range is {domain}")
+    return filled
 
 
 def _convert(kind: Any, value: Any) -> Any:

@@ -41,6 +41,8 @@ class Metric:
         score: (pred, y) -> the metric of one model, where the sums would lose digits.
         probabilities: it reads how sure an answer is, not only which it is.
         percent: how tables print it.
+        narrow: a linear map of sums to fewer, which may be taken of each group before groups are added up, and what
+            finishes those: narrow[1](narrow[0](sums)) is finish(sums).
         filled: steps without a label count, as zeros on both sides. Only to mirror public numbers; never tested.
     """
 
@@ -54,6 +56,7 @@ class Metric:
     score: Callable[[Array, Array], float] | None = None
     probabilities: bool = False
     percent: bool = False
+    narrow: tuple[Callable[[Array], Array], Callable[[Array], Array]] | None = None
     filled: bool = False
 
     @property
@@ -110,27 +113,37 @@ def _classes(sums: Array) -> tuple[Array, Array, Array]:
     return np.diagonal(table, axis1=-2, axis2=-1), table.sum(-1), table.sum(-2)
 
 
-def _accuracy(sums: Array) -> Array:
-    hits, labels, _ = _classes(sums)
+def _margins(sums: Array) -> Array:
+    """The same as one array (..., 3 C)."""
+    return np.concatenate(_classes(sums), axis=-1)
+
+
+def _split(margins: Array) -> tuple[Array, Array, Array]:
+    size = margins.shape[-1] // 3
+    return margins[..., :size], margins[..., size : 2 * size], margins[..., 2 * size :]
+
+
+def _accuracy(margins: Array) -> Array:
+    hits, labels, _ = _split(margins)
     return ratio(hits.sum(-1), labels.sum(-1))
 
 
-def _macro_f1(sums: Array) -> Array:
+def _macro_f1(margins: Array) -> Array:
     """The mean F1 over the classes that occur in the truth or in the answers."""
-    hits, labels, answers = _classes(sums)
+    hits, labels, answers = _split(margins)
     return _known_mean(ratio(2 * hits, labels + answers))
 
 
-def _weighted_f1(sums: Array) -> Array:
+def _weighted_f1(margins: Array) -> Array:
     """F1 averaged over the classes by their share of the truth."""
-    hits, labels, answers = _classes(sums)
+    hits, labels, answers = _split(margins)
     f1 = ratio(2 * hits, labels + answers)
     return ratio(np.where(labels > 0, f1 * labels, 0.0).sum(-1), labels.sum(-1))
 
 
-def _balanced_accuracy(sums: Array) -> Array:
+def _balanced_accuracy(margins: Array) -> Array:
     """Mean recall over the classes of the truth."""
-    hits, labels, _ = _classes(sums)
+    hits, labels, _ = _split(margins)
     return _known_mean(ratio(hits, labels))
 
 
@@ -329,12 +342,18 @@ def _classify(name: str, collect: Collect, finish: Callable[..., Array], **how: 
     return Metric(name, "classify", collect, finish, loss="cross_entropy", **how)
 
 
+def _answered(name: str, finish: Callable[[Array], Array]) -> Metric:
+    """A metric of which class is answered, of the margins of the confusion alone."""
+    how: dict[str, Any] = {"better": "higher", "percent": True, "narrow": (_margins, finish)}
+    return _classify(name, _confusion, lambda sums: finish(_margins(sums)), **how)
+
+
 _DECLARED = (
-    _classify("accuracy", _confusion, _accuracy, better="higher", percent=True),
-    _classify("macro_f1", _confusion, _macro_f1, better="higher", percent=True),
-    _classify("weighted_f1", _confusion, _weighted_f1, better="higher", percent=True),
-    _classify("balanced_accuracy", _confusion, _balanced_accuracy, better="higher", percent=True),
-    _classify("uar", _confusion, _balanced_accuracy, better="higher", percent=True),
+    _answered("accuracy", _accuracy),
+    _answered("macro_f1", _macro_f1),
+    _answered("weighted_f1", _weighted_f1),
+    _answered("balanced_accuracy", _balanced_accuracy),
+    _answered("uar", _balanced_accuracy),
     _classify("nll", _nll, _mean, better="lower", probabilities=True),
     _classify("brier", _brier, _mean, better="lower", probabilities=True),
     _classify("ece", _gaps, _ece, better="lower", probabilities=True),

@@ -170,17 +170,24 @@ def fingerprint_here(kind: str, name: str) -> str | None:
     return _digest(origin.path, hashlib.sha256(), (*READING, *ABOUT) if kind == "benchmarks" else ())
 
 
-@cache
 def reading_here(name: str) -> dict[str, Any]:
-    """What the benchmark of that name declares of how its scores are read, without importing it; may be empty.
+    """What the benchmark of that name declares of how its scores are read, without importing it; may be empty."""
+    return _declared_here(name, READING)
 
-    Only constants that stand in a class body count; of a helper's class and the benchmark's own the latter's.
-    """
+
+def about_here(name: str) -> dict[str, Any]:
+    """What the benchmark of that name declares about its data (`ABOUT`), without importing it; may be empty."""
+    return _declared_here(name, ABOUT)
+
+
+@cache
+def _declared_here(name: str, attributes: Sequence[str]) -> dict[str, Any]:
+    """Only constants that stand in a class body count; of a helper's class and the benchmark's own the latter's."""
     origin = names("benchmarks").get(name)
     found: dict[str, Any] = {}
     for source in _sources(origin.path.resolve()) if origin and origin.path else []:
         for node in ast.parse(source.read_text()).body:
-            for line, attribute in _assigned(node, READING):
+            for line, attribute in _assigned(node, attributes):
                 if isinstance(line.value, ast.Constant):  # of an expression only running it would tell
                     found.setdefault(attribute, line.value.value)
     return found

@@ -14,6 +14,7 @@ from fusionbench import hparams, registry
 from fusionbench.errors import UsageError, unknown
 from fusionbench.records.rows import ALONE, LATE, MODALITY, ORDER, REFERENCE
 from fusionbench.records.types import PER_SEED
+from fusionbench.text import counted
 
 if TYPE_CHECKING:
     from fusionbench.harness import Dataset, Setup
@@ -333,7 +334,7 @@ def compare(
 
     plans = plan_study(study, Path(results))
     how: dict[str, Any] = {"device": device, "jobs": jobs, "cluster": cluster, "stack": stack, "track": track}
-    found = perform(plans, Path(results), f"{len(plans)} rows", say=_say, **how)
+    found = perform(plans, Path(results), counted(len(plans), "row"), say=_say, **how)
     records = [*found.records, *(ensembles(plans, found.records, Path(results), device) if study.ensemble else [])]
     return leaderboard.build(records, Path(results))
 

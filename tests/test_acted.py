@@ -73,7 +73,8 @@ def crema(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "VideoFlash" / "1001_DFA_FEA_XX.flv").unlink()
     write_sound(root / "AudioWAV" / "1002_DFA_SAD_XX.wav", 0.0)
     lines = ['"ActorID","Age","Sex","Race","Ethnicity"']
-    lines += [f'{1001 + k},{30 + k},"{"Male" if k in (0, 4) else "Female"}","?","?"' for k in range(5)]
+    rest = ('44,"Male","Caucasian","Not Hispanic"', '45,"Female","Unknown","Hispanic"', ',"Female","?","?"')
+    lines += [f"{1001 + k},{said}" for k, said in enumerate((*rest, '34,"Female","?","?"', '60,"Male","?","?"'))]
     (root / "VideoDemographics.csv").write_text("\n".join(lines) + "\n")
     return root
 
@@ -118,6 +119,19 @@ def test_crema_names_say_actor_and_emotion(crema: Path) -> None:
         assert name.split("_")[2] == emotions[label]
         assert group == f"{name[:4]}_{sexes.get(name[:4], 'female')}"
     assert benchmark.classes[5] == "sadness"
+
+
+def test_what_is_said_of_the_actors(crema: Path, ravdess: Path) -> None:
+    """One text a clip, the same in every clip of an actor; what the table does not say is empty."""
+    _, data = load(CremaD, crema)
+    said = dict(zip(data.groups, zip(*data.attributes.values(), strict=True), strict=True))
+    assert list(data.attributes) == ["sex", "age", "race", "ethnicity"]
+    assert said["1001_male"] == ("male", "30 to 44", "Caucasian", "Not Hispanic")
+    assert said["1002_female"] == ("female", "45 to 59", "", "Hispanic")
+    assert said["1003_female"] == ("female", "", "", "")
+    assert len(said) == len(set(zip(data.groups, *data.attributes.values(), strict=True)))
+    _, data = load(Ravdess, ravdess)
+    assert {*zip(data.groups, data.attributes["sex"], strict=True)} == {(g, g[3:]) for g in data.groups}
 
 
 def test_tokens_of_crema_and_what_is_missing(crema: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusionbench import advise
-from fusionbench.advise import judging, racing, schedule, trial
+from fusionbench.advise import evaluation, racing, schedule, trial
 from fusionbench.advise.candidates import Candidate, entrants
 from fusionbench.advise.ledger import Ledger
 from fusionbench.advise.schedule import Price, plan
@@ -103,7 +103,7 @@ def test_candidates_are_every_recipe_and_each_modality_alone(field: list) -> Non
 def test_a_race_reads_no_other_rows(field: list, tmp_path: Path) -> None:
     """NaN in every input and label of the others leaves all scores as they are."""
     data = field[0].setup.data
-    rows, test = judging.outer_splits(field[0].setup.benchmark, "own", data, 3)[0]
+    rows, test = evaluation.outer_splits(field[0].setup.benchmark, "own", data, 3)[0]
     streams = {}
     for m, stream in data.streams.items():
         x = stream.x.clone()

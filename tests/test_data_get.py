@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fusionbench import data, paths
+from fusionbench import data, paths, registry
 from fusionbench.data import fetch
 from fusionbench.errors import UsageError
 
@@ -41,7 +41,7 @@ def archive(extra: dict[str, bytes] | None = None, link: str = "") -> bytes:
 
 
 def write_manifest(path: Path, **more: Any) -> None:
-    content = {"title": "A miniature", "licence": "MIT", "citation": "Nobody, 2026", "source": "the moon", "urls": []}
+    content = {"title": "A miniature", "by_hand": "by rocket", "urls": []}
     path.write_text(json.dumps(content | more))
 
 
@@ -108,6 +108,8 @@ def home(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> Pat
     for name, urls in (("mini", [server.url]), ("by_hand", []), ("out_of_reach", ["http://127.0.0.1:1/a.zip"])):
         write_manifest(manifests / f"{name}.json", urls=urls, files=files)
     monkeypatch.setattr(data, "MANIFESTS", manifests)
+    about = {"licence": "MIT", "source": "the moon", "citation": "Nobody, 2026"}
+    monkeypatch.setattr(registry, "about_here", lambda name: about)
     monkeypatch.setattr(fetch, "PAUSE", 0.001)
     monkeypatch.setattr(fetch, "TRIES", 3)
     monkeypatch.setenv("FUSIONBENCH_HOME", str(tmp_path / "home"))
@@ -372,8 +374,9 @@ def test_where_no_checksum_is_known_it_says_so(home: Path, tmp_path: Path) -> No
 
 FULL_DISK = """
 import resource, sys
-from fusionbench import data
+from fusionbench import data, registry
 from fusionbench.errors import UsageError
+registry.about_here = lambda name: {"licence": "MIT", "source": "the moon", "citation": "Nobody, 2026"}
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 from pathlib import Path
 data.MANIFESTS = Path(sys.argv[1])
@@ -418,7 +421,9 @@ def run_cli(*words: str, answer: str = "") -> tuple[int, str]:
     return int(done.return_value or 0), done.output
 
 
-def test_licence_and_citation_are_shown_and_accepted_once(home: Path, server: Server) -> None:
+def test_licence_and_citation_are_shown_and_accepted_once(
+    home: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for answer in ("", "n\n"):
         code, text = run_cli("data", "get", "mini", answer=answer)
         assert (code, text) == (
@@ -434,7 +439,9 @@ def test_licence_and_citation_are_shown_and_accepted_once(home: Path, server: Se
     code, text = run_cli("data", "get", "mini")  # nobody is asked again
     assert (code, "Do you accept" in text) == (0, False)
     shutil.rmtree(home / "data" / "mini")
-    write_manifest(data.MANIFESTS / "mini.json", urls=[server.url], files={}, licence="other terms")
+    write_manifest(data.MANIFESTS / "mini.json", urls=[server.url], files={})
+    other = registry.about_here("mini") | {"licence": "other terms"}
+    monkeypatch.setattr(registry, "about_here", lambda name: other)
     assert run_cli("data", "get", "mini")[0] == 2  # unless the terms have changed
     assert run_cli("data", "get", "mini", "--accept")[0] == 0
 

@@ -20,7 +20,7 @@ from fusionbench.harness.evaluate import load_model
 from fusionbench.hparams import read
 from fusionbench.records import Record, store
 
-NAMES = ["ple", "summary", "rocket"]
+NAMES = ["ple", "summary", "latest", "rocket"]
 RECIPE = Recipe(steps=8, batch=8, interval=4, lr=(1e-3,))
 
 
@@ -36,6 +36,23 @@ def make(name: str, width: int = 3, **settings: Any) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return registry.load("backbones", name)((width,), **settings)
+
+
+def test_latest_is_last_mean_least_and_greatest_of_the_real_steps() -> None:
+    train, asked = clips(), clips(seed=1)
+    asked.mask[3, -1] = False  # the last real step is not the last step
+    asked = Stream(asked.x, asked.mask)
+    backbone = make("latest")
+
+    def described(stream: Stream) -> np.ndarray:
+        real = [x[m].numpy() for x, m in zip(stream.x, stream.mask, strict=True) if m.any()]
+        return np.stack([np.concatenate([x[-1], x.mean(0), x.min(0), x.max(0)]) for x in real])
+
+    backbone.prepare(train)
+    found, known = backbone(asked), described(train)
+    assert found.mask[:, 0].tolist() == [True] * 5 + [False]
+    want = ((described(asked) - known.mean(0)) / known.std(0)).clip(-10, 10)
+    np.testing.assert_allclose(found.x[:5, 0].numpy(), want, atol=1e-4)
 
 
 @pytest.mark.parametrize("bins", [4, 8])
@@ -208,7 +225,7 @@ def test_saved_weights_answer_as_the_trained_model_did(tmp_path: Path) -> None:
     assert {"noise:left:1", "noise:left:3"} <= set(again.scores)
 
 
-@pytest.mark.parametrize("name", ["summary", "rocket"])
+@pytest.mark.parametrize("name", ["summary", "latest", "rocket"])
 def test_what_describes_a_clip_is_refused_where_every_frame_is_asked(name: str) -> None:
     with pytest.raises(UsageError, match=f"{name} makes one step of a clip, affect_sim asks for an answer a frame"):
         harness.setup("affect_sim", "concat", {"face": name})

@@ -6,7 +6,9 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,10 +35,10 @@ def fusionbench(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def published(tmp_path_factory: pytest.TempPathFactory, command: Callable[..., Any]) -> Path:
     """A folder as a clone is: everything that is asked for below has been published by others."""
     folder = tmp_path_factory.mktemp("origin")
-    done = fusionbench(folder, *RUN, "--no-track", "--jobs", "1")
+    done = command(*RUN, "--no-track", "--jobs", "1", cwd=folder)
     assert done.returncode == 0, done.stderr
     publish.publish(folder / "results", "toy_xor")
     for path in folder.glob("results/toy_xor/concat/*"):
@@ -94,10 +96,12 @@ def test_run_in_python_does_the_same(published: Path, tmp_path: Path) -> None:
     assert obtained(folder) == {"records": 6, "weights": 6, "mirrored": 6}
 
 
-def test_compare_takes_published_records_as_they_are(published: Path, tmp_path: Path) -> None:
+def test_compare_takes_published_records_as_they_are(
+    published: Path, command: Callable[..., Any], tmp_path: Path
+) -> None:
     folder = clone(published, tmp_path)
     words = ["compare", "concat", *RUN[3:], "--no-references", "--no-track"]
-    done = fusionbench(folder, *words)
+    done = command(*words, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "all 6 runs are on disk" in done.stderr
     assert obtained(folder)["records"] == 0

@@ -135,14 +135,36 @@ def test_nan_in_every_test_label_and_input_leaves_the_weights_bit_identical(tmp_
 
 def test_stacking_changes_scores_by_rounding_only(tmp_path: Path) -> None:
     setup = prepare(lr="1e-3,3e-3")
-    a = obtain(setup, tmp_path / "a", seeds=(0, 1), stacked=4)
-    b = obtain(setup, tmp_path / "b", seeds=(0, 1), stacked=1)
+    a = obtain(setup, tmp_path / "a", folds=(0, 1), stacked=4)
+    b = obtain(setup, tmp_path / "b", folds=(0, 1), stacked=1)
     for one, other in zip(a, b, strict=True):
         assert one.how == "stacked with 3 others"
         assert other.how == "alone"
         kept = [store.predictions(tmp_path / n, one.run).answers["clean"] for n in ("a", "b")]  # type: ignore[union-attr]
         # Rounding grows over the steps; answers are logits of order 1.
         np.testing.assert_allclose(*kept, atol=2e-3)
+
+
+def test_the_first_seed_of_a_fold_chooses_the_learning_rate_for_the_others(tmp_path: Path) -> None:
+    setup = prepare(lr="1e-4,1e-2")
+    first, second = obtain(setup, tmp_path / "both", seeds=(0, 1))
+    assert set(first.history) == {"0.0001", "0.01"}
+    assert second.chosen["lr"] == first.chosen["lr"]
+    assert list(second.history) == [f"{first.chosen['lr']:g}"]
+    (later,) = obtain(setup, tmp_path / "both", seeds=(2,))  # by the record that is on disk
+    assert later.chosen["lr"] == first.chosen["lr"]
+    (alone,) = obtain(setup, tmp_path / "alone", seeds=(1,))  # the choice is made again, and nothing else is kept of it
+    assert alone.chosen["lr"] == second.chosen["lr"]
+    assert alone.scores["clean"]["accuracy"] == pytest.approx(second.scores["clean"]["accuracy"], abs=0.03)
+    assert len(list((tmp_path / "alone").rglob("*.json"))) == 1
+
+
+def test_where_the_first_seed_fails_at_every_rate_the_others_say_so(tmp_path: Path) -> None:
+    setup = prepare(lr="1e20,1e30")
+    first, second = obtain(setup, tmp_path, seeds=(0, 1))
+    assert (first.status, second.status) == ("failed", "failed")
+    assert "the loss became" in str(first.error)
+    assert second.error == "the first seed failed at every learning rate"
 
 
 @pytest.mark.parametrize("fuser", ["concat", "jmt", "bottleneck", "tensor_fusion"])

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from fusionbench import corruptions, registry
+import fusionbench
+from fusionbench import cli, corruptions, registry
 from fusionbench.api import Context
 from fusionbench.check import report
 from fusionbench.errors import UsageError
@@ -87,6 +88,44 @@ def test_demographics_say_what_is_not_known(mini: Path) -> None:
     _, batch = load(mini)
     want = [(50 - 65) / 15, 0.5, 0, 0, 1, 0, 1]  # male, height unknown, 80 kg
     assert batch.streams["demographics"].x[0, 0].tolist() == pytest.approx(want)
+
+
+def test_subgroups_are_said_and_no_input(mini: Path) -> None:
+    """Sex, age band and ward; a copy without wards says none; nothing of it changes the samples."""
+    path = mini / "set-a" / "132003.txt"
+    before = load(mini)[1]
+    said = {name: texts[3] for name, texts in before.attributes.items()}
+    assert said == {"sex": "male", "age": "45 to 64", "ward": "medical"}
+    path.write_text(path.read_text().replace("Gender,1", "Gender,-1").replace("Age,53", "Age,-1"))
+    assert {name: texts[3] for name, texts in load(mini)[1].attributes.items()} == said | {"sex": "", "age": ""}
+    for record in (mini / "set-a").iterdir():
+        record.write_text(record.read_text().replace("00:00,ICUType,3\n", ""))
+    after = load(mini)[1]
+    assert list(after.attributes) == ["sex", "age"]
+    for m, stream in after.streams.items():
+        assert m == "demographics" or torch.equal(stream.x, before.streams[m].x)
+
+
+def test_scores_by_subgroup(mini: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """From the loader to the table of `leaderboard --by`, AUROC of patients who are one sample each."""
+    monkeypatch.setenv("FUSIONBENCH_HOME", str(mini / "home"))
+    (mini / "home" / "data").mkdir(parents=True)
+    (mini / "home" / "data" / "icu2012").symlink_to(mini)
+    for k in range(20):
+        path = mini / "set-a" / f"{132000 + k}.txt"
+        path.write_text(path.read_text().replace("Gender,1", f"Gender,{k // 2 % 2}"))
+    benchmark = registry.load("benchmarks", "icu2012")
+    monkeypatch.setattr(benchmark, "seeds", 1)
+    monkeypatch.setattr(benchmark, "corruptions", ("missing:labs",))
+    results = mini / "results"
+    fusionbench.run("linear", "icu2012", results=results, track=False, jobs=1)
+    capsys.readouterr()
+    monkeypatch.setattr("sys.argv", ["fusionbench", "leaderboard", "--results", str(results), "--by", "sex"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    assert "female (10)" in (out := capsys.readouterr().out)
+    assert "male (10)" in out
 
 
 def test_never_measured_and_hidden_carry_different_flags(mini: Path) -> None:

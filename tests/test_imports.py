@@ -24,7 +24,7 @@ PLUGINS = ("fusers", "backbones", "benchmarks")  # corruptions are plugins too, 
 #: A module may import those to its left (what only a type checker sees does not count).
 ORDER = (
     "errors paths text progress workers hparams conditions api registry metrics corruptions contract "
-    "records stats leaderboard tracking features custom_data engine harness check datacheck audit cards data jobs "
+    "records stats leaderboard tracking features custom_data engine harness check datacheck audit data cards jobs "
     "predict sklearn search study looks report notebook advise cli __main__"
 ).split()
 
@@ -47,6 +47,7 @@ NAMED = {
     "predict": {"identity"},
     "sklearn": {"concat", "identity"},
     "records": {"concat", "late_average", "position", "unimodal", "unimodal_forest", "forest"},  # the references
+    "report": {"summary"},  # a group of columns, and a key of the audit's JSON
     "custom_data": {"identity", "tcn"},
     "study": {"watch"},
     "audit": {"summary"},  # a key of its JSON

@@ -104,26 +104,27 @@ def assert_same_table(a: list[Record], b: list[Record], where: tuple[Path, Path]
 
 
 @pytest.fixture(autouse=True)
-def three_grids_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+def a_fold_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
     """As for heavier fusers: a light one would put all runs of a row into one job."""
-    monkeypatch.setattr("fusionbench.engine.size.LIGHT", 0.0)
+    monkeypatch.setattr("fusionbench.engine.size.FOLDS", 1)
 
 
 def test_cells_are_plain_whole_programs_and_the_same_for_any_number_of_jobs(tmp_path: Path) -> None:
     asked = plans(tmp_path, "concat", "jmt")
     one, two, five = (cut(asked, tmp_path, n) for n in (1, 2, 5))
     assert one == two == five
-    assert [len(job.runs) for job in one] == [3, 3, 3, 3]  # three grids of two learning rates form a program
-    assert [job.stack for job in one] == [6] * 4
-    assert len({job.key for job in one}) == 4
+    assert [len(job.runs) for job in one] == [2] * 6  # the seeds of a fold, whose first one tries two learning rates
+    assert [job.stack for job in one] == [2] * 6
+    assert all(len({run.fold for run in job.runs}) == 1 for job in one)
+    assert len({job.key for job in one}) == 6
     assert {run.id for job in one for run in job.runs} == {run.id for plan in asked for run in plan.train}
     alone = cut(asked, tmp_path, 2, stack=1)
-    assert [len(job.runs) for job in alone] == [1] * 12
-    assert [len(job.runs) for job in cut(asked[:1], tmp_path, 2, stack=3)] == [3, 3]
-    assert len(cut([*asked, *asked], tmp_path, 2)) == 4  # the same work is done once
+    assert [len(job.runs) for job in alone] == [2] * 6
+    assert [len(job.runs) for job in cut(asked[:1], tmp_path, 2, stack=4)] == [4, 2]
+    assert len(cut([*asked, *asked], tmp_path, 2)) == 6  # the same work is done once
 
 
-def test_on_cuda_a_row_is_cut_evenly_for_the_workers(tmp_path: Path) -> None:
+def test_on_cuda_a_row_is_cut_for_the_workers(tmp_path: Path) -> None:
     asked = plans(tmp_path, "concat", seeds=range(5))  # 15 runs
     cuda = torch.device("cuda")
 
@@ -132,9 +133,9 @@ def test_on_cuda_a_row_is_cut_evenly_for_the_workers(tmp_path: Path) -> None:
         return [len(job.runs) for job, _ in planning.cut(sized, tmp_path, workers, cuda)]
 
     assert sizes(1) == [15]
-    assert sizes(2) == [4, 4, 4, 3]
-    assert sizes(20) == [1] * 15
-    assert sizes(1, stack=6) == [3] * 5
+    assert sizes(2) == [10, 5]
+    assert sizes(20) == [5, 5, 5]
+    assert sizes(1, stack=2) == [5, 5, 5]
 
 
 def test_two_processes_give_the_scores_of_one(tmp_path: Path) -> None:
@@ -151,14 +152,14 @@ def test_two_processes_give_the_scores_of_one(tmp_path: Path) -> None:
 def test_a_failing_cell_is_told_with_its_traceback_and_the_others_finish(tmp_path: Path) -> None:
     broken = plugin(tmp_path, "broken", once(tmp_path, "raise ZeroDivisionError('by design')"))
     found, failures = obtain(tmp_path / "r", broken, "concat", jobs=2)
-    assert len(failures) == 3
-    assert len(found) == 9
+    assert len(failures) == 2
+    assert len(found) == 10
     file = Path(failures[0].file)
     assert file.name == f"{failures[0].run.id}.error.txt"
     assert "broken.py" in file.read_text()
     assert failures[0].error == "ZeroDivisionError: by design"
     again, failures = obtain(tmp_path / "r", broken, "concat", jobs=2)  # the marker is there: it is well now
-    assert (len(again), failures) == (3, [])
+    assert (len(again), failures) == (2, [])
     assert not file.exists()
 
 
@@ -189,7 +190,7 @@ def test_in_one_process_too_a_failing_cell_stops_nothing(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(engine, "train", fails_once)
     found, failures = obtain(tmp_path, "concat")
-    assert (len(found), len(failures)) == (3, 3)
+    assert (len(found), len(failures)) == (4, 2)
     assert Path(failures[0].file).is_file()
 
 
@@ -374,7 +375,7 @@ def test_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.Capture
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "two rows: 0 of 4 runs done, 2 jobs running, 0 failed"
     assert "failed: concat fold 0 seed 0: ValueError: no (all of it: there.error.txt)" in lines
-    assert "two rows: 1 of 4 runs done, 1 jobs running, 1 failed, 0 s left" in lines
+    assert "two rows: 1 of 4 runs done, 1 job running, 1 failed, 0 s left" in lines
     assert lines[-1].startswith("two rows: 2 of 4 runs done, 0 jobs running, 1 failed")
     list(jobs.watch(events, 4, "two rows"))
     assert len(capsys.readouterr().err.splitlines()) == 2  # the failure and the end

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import importlib.util
 import re
 import shlex
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,24 +34,18 @@ def test_the_template_is_short_and_conforms(tmp_path: Path) -> None:
     assert (r := report("fusers", str(mine))).ok, r
 
 
-@pytest.mark.parametrize("command", commands())
-def test_every_command_runs(command: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", commands())
+def test_every_command_runs(line: str, command: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "gated_sum.py").write_text(blocks("python")[0])
-    words = shlex.split(command)[1:]
+    words = shlex.split(line)[1:]
     if words[0] in ("run", "compare", "missing-grid"):
         words += ["--quick", "--no-track", "--seeds", "1", "--folds", "1"]
     if words[0] == "tune":
         words += ["--trials", "1", "--inner", "2", "--seeds", "1", "--train.steps", "6", "--train.interval", "6"]
         words += ["--no-track"]
     if words[0] in ("leaderboard", "report"):
-        subprocess.run(
-            [sys.executable, "-m", "fusionbench", "run", "-f", "concat", "-b", "toy_xor", "--quick", "--no-track"],
-            cwd=tmp_path, check=True, capture_output=True,
-        )  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "fusionbench", *words],
-        cwd=tmp_path, env=os.environ, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+        assert not command("run", "-f", "concat", "-b", "toy_xor", "--quick", "--no-track", cwd=tmp_path).returncode
+    done = command(*words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout
 
@@ -63,3 +57,20 @@ def test_the_first_command_ends_in_a_run_and_the_second_is_the_test_suite() -> N
     (second,) = blocks("bash test")
     assert "pytest" in second
     assert "bash test" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_the_answer_below_the_first_command_is_the_one_that_was_captured() -> None:
+    """`docs/_first_run.py` puts it there, a newer one in place of an older one."""
+    spec = importlib.util.spec_from_file_location("first_run", ROOT / "docs" / "_first_run.py")
+    assert spec is not None
+    assert spec.loader is not None
+    first_run = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(first_run)
+    page = (ROOT / "docs" / "first-run.txt").read_text()
+    shown = first_run.with_answer(README, page)
+    command, answer = shown.split("```bash\n")[1].split("\n```\n\n```text\n")
+    assert command == blocks("bash")[0].strip()
+    assert answer.startswith("watch: accuracy in %")
+    assert first_run.with_answer(first_run.with_answer(README, page.replace("%", "per cent")), page) == shown
+    if blocks("text"):
+        assert README == shown

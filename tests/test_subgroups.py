@@ -50,7 +50,8 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 def test_the_table_is_what_a_slow_loop_says(command: Callable[..., Any], results: Path) -> None:
     status, out, _ = command("--results", results, "--by", "sex", "--format", "json")
     assert status == 0
-    (row,) = json.loads(out)["rows"]
+    (board,) = json.loads(out)
+    (row,) = board["rows"]
     for sex in ("man", "woman"):
         by_seed = []
         for seed in range(2):

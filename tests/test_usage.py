@@ -185,7 +185,7 @@ KNOWN = [
     ([*RUN, *TOY, "--seeds", "9" * 5000], "--seeds takes a number"),
     ([*RUN, *TOY, "--seeds", "-1"], "--seeds takes a number"),
     ([*RUN, *TOY, "--folds", ","], "--folds takes a number"),
-    ([*RUN, *TOY, "--benchmark.people", "-1"], "toy_xor: "),
+    ([*RUN, *TOY, "--benchmark.people", "-1"], "toy_xor: people cannot be -1: its range is 6 to 60"),
     ([*RUN, *TOY, "--train.steps", "-1"], "train.steps cannot be -1"),
     ([*RUN, *TOY, "--train.lr", "nan"], "lr takes a number"),
     ([*RUN, *TOY, "--cluster", "dask://:x"], "--cluster takes dask://host:port"),
@@ -216,6 +216,7 @@ def test_what_has_ended_in_a_traceback_before_is_one_line(
     (tmp_path / "plug.pyx").write_text("x = 1\n")
     assert message in wrong(said, *words)
     assert not list(tmp_path.rglob("*.json"))
+    assert not (tmp_path / "results").exists()
 
 
 def test_compare_takes_backbones_as_run_does(said: Any, tmp_path: Path) -> None:
@@ -230,14 +231,14 @@ def test_compare_takes_backbones_as_run_does(said: Any, tmp_path: Path) -> None:
     ):
         status, _, err = said(*COMPARE, *TOY, *short, *words)
         assert status == 0
-        assert "all 1 runs are on disk" in err
+        assert "its run is on disk" in err
     (tmp_path / "s.toml").write_text(
         'fusers = ["concat"]\nbenchmarks = ["toy_xor"]\nreferences = false\nquick = true\nseeds = 1\nfolds = [0]\n'
         'train = {steps = 2, interval = 1}\nbackbones = {left = "gru"}\nbackbone.left.dim = 8\n'
     )
     status, _, err = said("compare", "--study", "s.toml", "--no-track")
     assert status == 0
-    assert "all 1 runs are on disk" in err
+    assert "its run is on disk" in err
     (tmp_path / "s.toml").write_text('fusers = ["concat"]\nbenchmarks = ["toy_xor"]\nbackbones = ["gru"]\n')
     assert "backbones is a table of names" in wrong(said, "compare", "--study", "s.toml")
     (tmp_path / "s.toml").write_text('fusers = ["concat"]\nbenchmarks = ["toy_xor"]\nbackbone = {left = "gru"}\n')

@@ -11,21 +11,31 @@ from typing import Any
 from fuzzing import odd
 
 TUNE = ["concat", "-b", "toy_xor", "--trials", "1", "--inner", "2", "--seeds", "1", "--folds", "0,", "--no-track"]
+SHORT = ["--train.steps", "2", "--train.interval", "1"]
 #: command -> right words, so that an odd one beside them is met; a command that is not here gets odd words alone.
 RIGHT = {
     "run": ["--fuser", "concat", *odd.TOY],
     "compare": ["concat", *odd.TOY, "--no-references"],
     "missing-grid": ["concat", *odd.TOY, "--rates", "0"],
-    "tune": [*TUNE, "--train.steps", "2", "--train.interval", "1"],
+    "tune": [*TUNE, *SHORT],
     "records publish": ["toy_xor"],
     "records submit": ["toy_xor"],
     "new": ["fuser", "mine"],
+    # The smallest race that there is: of all candidates one would take longer than an input may.
+    "advise": ["toy_xor", "--fusers", "linear", "--jobs", "1", "--benchmark.people", "6", *SHORT],
+    "fit": ["concat", "toy_xor", "--folds", "0,", "--jobs", "1", "--no-track", "--train.lr", "1e-3", *SHORT],
+    "predict": ["toy_xor/gated", "--input", "toy_xor"],
+    "audit": ["toy_xor"],
+    "power": ["low_rank", "--against", "gated", "-b", "toy_xor"],
 }
 #: Options that come from signatures, of the commands that take them.
 DOTTED = {
     "run": ["--fuser.width", "--fuser.nothing", "--backbone.left", "--backbone.left.dim", "--benchmark.samples"],
     "compare": ["--concat.width", "--nothing.width", "--backbone.left", "--backbone.left.dim", "--benchmark.people"],
     "tune": ["--benchmark.people"],
+    "advise": ["--benchmark.samples", "--fuser.width"],
+    "fit": ["--fuser.width", "--backbone.left", "--benchmark.people"],
+    "audit": ["--benchmark.people", "--benchmark.nothing"],
 }
 TRAIN = ["lr", "clip", "batch", "missing", "steps", "interval", "modality_dropout", "precision", "nothing"]
 FEW = 0.2  # how often there is one word more, in an odd place

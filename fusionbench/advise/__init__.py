@@ -2,8 +2,8 @@
 
 The strongest rows (classical and networks, with and without modality dropout, each modality alone) are raced by
 successive halving over steps, inner folds and seeds, on validation groups only. The same race, run again on
-the other groups of each outer fold, is judged on test groups that no choice has seen: that score is promised, not the
-winner's own on validation, which the race has picked for being high.
+the other groups of each outer fold, is evaluated on test groups that no choice has seen: that score is promised, not
+the winner's own on validation, which the race has picked for being high.
 
 The schedule is fixed before from what each training was measured to cost, and whatever was obtained is kept: the same
 command goes on where it was interrupted.
@@ -26,7 +26,7 @@ import torch
 
 from fusionbench import audit, datacheck
 from fusionbench.advise.candidates import RACED, Candidate, Entrant, entrants
-from fusionbench.advise.judging import Judged, judge, outer_splits
+from fusionbench.advise.evaluation import Evaluation, evaluate, outer_splits
 from fusionbench.advise.ledger import Ledger
 from fusionbench.advise.outcome import Advice, Rival, Sensor, conclude
 from fusionbench.advise.page import write_page
@@ -95,18 +95,18 @@ def advise(
     limit = PATIENCE * 60 * minutes / -(-(schedule.outer + 1) // jobs)
     tasks = [_Task(target, tuple(fusers), plain(given or {}), schedule, number, str(ledger.folder), limit)
              for number in [None, *range(schedule.outer)]]  # fmt: skip
-    judged: list[Judged] = []
+    evaluations: list[Evaluation] = []
     whole: Race | None = None
     for number, found in enumerate(_performed(tasks, jobs), 1):
         if isinstance(found, Race):
             whole = found
             say(f"race {number} of {len(tasks)}: on everything {found.winner.candidate.name} leads")
         else:
-            judged.append(found)
+            evaluations.append(found)
             say(f"race {number} of {len(tasks)}: fold {found.fold} chose {found.names['winner']}")
     assert whole is not None
-    judged.sort(key=lambda one: one.fold)
-    advice = conclude(setup, whole, judged, schedule, suspicions, time.monotonic() - began)
+    evaluations.sort(key=lambda one: one.fold)
+    advice = conclude(setup, whole, evaluations, schedule, suspicions, time.monotonic() - began)
     store.write(folder / "advice.json", lambda file: file.write(spelled(advice).encode()))
     return advice
 
@@ -162,7 +162,7 @@ def _cost(entrant: Entrant, data: Batch, rows: np.ndarray) -> float:
 
 def _announced(schedule: Schedule, minutes: float, jobs: int) -> Iterator[str]:
     yield (
-        f"{counted(len(schedule.raced), 'candidate')}, raced on everything and, to judge the choice, on "
+        f"{counted(len(schedule.raced), 'candidate')}, raced on everything and, to evaluate the choice, on "
         f"{counted(schedule.outer, 'fold')}; {counted(schedule.seeds, 'seed')}, {jobs} at a time: "
         f"{duration(schedule.total)} at most of {minutes:g} min"
     )
@@ -193,7 +193,7 @@ def _entrants(target: str, fusers: tuple[str, ...], given: str) -> list[Entrant]
     return entrants(target, fusers, json.loads(given))
 
 
-def _perform(task: _Task) -> Race | Judged:
+def _perform(task: _Task) -> Race | Evaluation:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore")  # the parent has seen them
     began = time.monotonic()
@@ -207,10 +207,10 @@ def _perform(task: _Task) -> Race | Judged:
     if task.fold is None:
         return race(raced, setup.data, _labelled(setup.data), task.schedule, ledger, left)
     split = outer_splits(setup.benchmark, setup.benchmark_name, setup.data, task.schedule.outer)[task.fold]
-    return judge(raced, setup.data, task.fold, split, task.schedule, ledger, left)
+    return evaluate(raced, setup.data, task.fold, split, task.schedule, ledger, left)
 
 
-def _performed(tasks: Sequence[_Task], jobs: int) -> Iterator[Race | Judged]:
+def _performed(tasks: Sequence[_Task], jobs: int) -> Iterator[Race | Evaluation]:
     """Each as soon as it is finished, by so many processes."""
     if jobs == 1:
         yield from map(_perform, tasks)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusionbench import metrics, stats
-from fusionbench.advise.judging import FUSED, SINGLE, WINNER, Judged
+from fusionbench.advise.evaluation import FUSED, SINGLE, WINNER, Evaluation
 from fusionbench.advise.racing import FINAL, Race
 from fusionbench.advise.schedule import Schedule
 from fusionbench.conditions import Condition
@@ -27,7 +27,7 @@ class Rival:
 
 @dataclass(frozen=True)
 class Sensor:
-    """What one modality is worth to the procedure's choice, on the groups that judged it.
+    """What one modality is worth to the procedure's choice, on the groups that it was evaluated on.
 
     Attributes:
         without: the score where it is missing; verdict: of that against the score with it.
@@ -101,7 +101,7 @@ class Advice:
 def conclude(
     setup: Setup,
     race: Race,
-    judged: Sequence[Judged],
+    evaluations: Sequence[Evaluation],
     schedule: Schedule,
     suspicions: tuple[str, ...],
     seconds: float,
@@ -109,11 +109,11 @@ def conclude(
     """The advice from the race on everything and from the outer folds."""
     benchmark, metric = setup.benchmark, setup.benchmark.task.metrics[0]
     how: dict[str, Any] = {"higher_is_better": metrics.get(metric).higher_is_better, "unit": benchmark.unit}
-    promised = _table(judged, WINNER, metric)
+    promised = _table(evaluations, WINNER, metric)
     promise = stats.interval(promised, metric)
-    constant = _table(judged, WINNER, metric, CHANCE)
+    constant = _table(evaluations, WINNER, metric, CHANCE)
     above = stats.family({"it": promised, CHANCE: constant}, CHANCE, "above chance", **how)["it"]
-    chosen = Counter(one.names[WINNER] for one in judged)
+    chosen = Counter(one.names[WINNER] for one in evaluations)
     best = race.winner
     return Advice(
         benchmark=setup.benchmark_name,
@@ -135,9 +135,9 @@ def conclude(
         chance=stats.score(constant, metric),
         above_chance=above,
         chosen=dict(chosen.most_common()),
-        fusion=_fusion(judged, metric, how),
+        fusion=_fusion(evaluations, metric, how),
         rivals=_rivals(race, metric, how),
-        sensors=_sensors(setup, judged, promised, metric, how),
+        sensors=_sensors(setup, evaluations, promised, metric, how),
         given=setup.arguments["given"] or {},
         schedule=schedule,
         suspicions=suspicions,
@@ -146,15 +146,15 @@ def conclude(
     )
 
 
-def _table(judged: Sequence[Judged], role: str, metric: str, condition: str = "clean") -> Table:
-    return stats.tabulate([cell for one in judged for cell in one.cells(role, condition)], metric)
+def _table(evaluations: Sequence[Evaluation], role: str, metric: str, condition: str = "clean") -> Table:
+    return stats.tabulate([cell for one in evaluations for cell in one.cells(role, condition)], metric)
 
 
-def _fusion(judged: Sequence[Judged], metric: str, how: Mapping[str, Any]) -> Verdict | None:
-    if any(SINGLE not in one.names or FUSED not in one.names for one in judged):
+def _fusion(evaluations: Sequence[Evaluation], metric: str, how: Mapping[str, Any]) -> Verdict | None:
+    if any(SINGLE not in one.names or FUSED not in one.names for one in evaluations):
         return None
-    single = " or ".join(dict.fromkeys(one.names[SINGLE] for one in judged))
-    rows = {"fusion": _table(judged, FUSED, metric), single: _table(judged, SINGLE, metric)}
+    single = " or ".join(dict.fromkeys(one.names[SINGLE] for one in evaluations))
+    rows = {"fusion": _table(evaluations, FUSED, metric), single: _table(evaluations, SINGLE, metric)}
     return stats.family(rows, single, "does fusion help", **how)["fusion"]
 
 
@@ -168,18 +168,20 @@ def _rivals(race: Race, metric: str, how: Mapping[str, Any]) -> tuple[Rival, ...
 
 
 def _sensors(
-    setup: Setup, judged: Sequence[Judged], whole: Table, metric: str, how: Mapping[str, Any]
+    setup: Setup, evaluations: Sequence[Evaluation], whole: Table, metric: str, how: Mapping[str, Any]
 ) -> tuple[Sensor, ...]:
     sign = 1 if metrics.get(metric).higher_is_better else -1
     found = []
     for m in setup.benchmark.shapes if len(setup.benchmark.shapes) > 1 else ():
-        table = _table(judged, WINNER, metric, f"missing:{m}")
+        table = _table(evaluations, WINNER, metric, f"missing:{m}")
         without = stats.score(table, metric)
         spelled = {
-            Condition.parse(c): c for role, c in judged[0].answers if role == WINNER and c.startswith(f"noise:{m}:")
+            Condition.parse(c): c
+            for role, c in evaluations[0].answers
+            if role == WINNER and c.startswith(f"noise:{m}:")
         }
         levels = sorted(spelled, key=lambda condition: condition.level)
-        scores = [stats.score(_table(judged, WINNER, metric, spelled[c]), metric) for c in levels]
+        scores = [stats.score(_table(evaluations, WINNER, metric, spelled[c]), metric) for c in levels]
         noise = [score for score in scores if score is not None]
         if without is None or len(noise) < len(levels):
             continue

@@ -16,9 +16,9 @@ INNER = 4
 LOOK_FOLDS, LOOK_SHARE = 2, 1 / 3
 #: So many candidates that fuse, and that are single, are trained with more seeds in the end.
 FINAL_FUSED, FINAL_SINGLE = 3, 1
-#: Seeds, and folds that judge the procedure, in the order in which less time is asked for.
+#: Seeds, and folds to evaluate the procedure on, in the order in which less time is asked for.
 GENEROUS, FRUGAL = ((3, 5), (2, 5), (2, 3)), ((1, 3),)
-#: The share of the time that is planned with; the rest is for loading, judging and writing.
+#: The share of the time that is planned with; the rest is for loading, evaluating and writing.
 PLANNED = 0.85
 
 
@@ -36,7 +36,7 @@ class Schedule:
 
     Attributes:
         raced: the candidates; dropped: those that the time is too short for.
-        outer: folds on which the procedure is judged; the race is run once for each, and once on everything.
+        outer: folds on which the procedure is evaluated; the race is run once for each, and once on everything.
         seeds: of the finalists, and of the models that answer.
         seconds: what one race takes at most; total: all of them, by so many processes.
     """
@@ -52,10 +52,10 @@ class Schedule:
 def plan(prices: Mapping[Candidate, Price], seconds: float, folds: int, jobs: int, spent: float = 0.0) -> Schedule:
     """The most thorough schedule that fits into these seconds.
 
-    Rather fewer seeds, then fewer folds to judge by, then fewer candidates (the dearest go first), at last one seed.
+    Rather fewer seeds, then fewer folds to evaluate on, then fewer candidates (the dearest go first), at last one seed.
 
     Args:
-        folds: how many there are to judge by, at most.
+        folds: how many there are to evaluate on, at most.
         spent: seconds that loading and measuring have taken before.
 
     Raises:

@@ -36,7 +36,7 @@ def use(advice: Advice) -> Iterator[str]:
     people = text.plural(advice.unit)
     yield (
         f"Use {advice.winner}. Expect {_score(advice, value)}{bounds} on {people} that it has not met (chance "
-        f"{_score(advice, advice.chance or 0.0)}): so the same race scored when it was judged on "
+        f"{_score(advice, advice.chance or 0.0)}): so the same race scored when it was evaluated on "
         f"{text.counted(folds, 'fold')} of {people} left out, choosing {chosen}."
     )
     equal = [rival for rival in advice.rivals if rival.verdict.decision != "worse" and not _is_single(advice, rival)]

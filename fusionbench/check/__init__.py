@@ -23,6 +23,7 @@ from fusionbench.api import Estimator
 from fusionbench.check import backbones, benchmarks, corruptions, estimators, fusers
 from fusionbench.check._tools import Check, NotApplicable
 from fusionbench.errors import UsageError, unknown
+from fusionbench.text import counted
 
 __all__ = [
     "BACKBONE",
@@ -93,7 +94,8 @@ class Report:
     def lines(self) -> list[str]:
         total = sum(result.seconds for result in self.results)
         counts = f"{self.count('passed')} passed, {self.count('failed')} failed, {self.count('excused')} excused"
-        verdict = f"{self.ran} checks ran in {total:.1f} s: {counts}; {self.count('not applicable')} not applicable"
+        counts += f"; {self.count('not applicable')} not applicable"
+        verdict = f"{counted(self.ran, 'check')} ran in {total:.1f} s: {counts}"
         if not self.count("passed"):
             verdict += "; nothing passed, so this plugin fails" if self.ran else "; nothing ran, so this plugin fails"
         head = f"{registry.KINDS[self.kind][0]} {self.plugin}"

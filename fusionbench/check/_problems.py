@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -27,12 +28,17 @@ def make_spec(plugin: type, modalities: int = 3, *, per_frame: bool = False, kin
     """A problem for this fuser: classification unless it takes regression only."""
     dims = dict(list(WIDTHS.items())[:modalities])
     spec = Spec("regress" if kind == "regress" else "classify", dims, 3, per_frame, SAMPLES)
-    if kind is None:
-        try:
-            build(plugin, spec)
-        except UsageError:
-            return replace(spec, kind="regress")
-    return spec
+    return spec if kind or _classifies(plugin, modalities, per_frame) else replace(spec, kind="regress")
+
+
+@cache
+def _classifies(plugin: type, modalities: int, per_frame: bool) -> bool:
+    """Can it be built for a classification? Asked by every check, so that it is built for this once only."""
+    try:
+        build(plugin, make_spec(plugin, modalities, per_frame=per_frame, kind="classify"))
+    except UsageError:
+        return False
+    return True
 
 
 def make_batch(

@@ -22,7 +22,7 @@ COMMANDS = {
     "power": ("power", "Before the run: which difference will be found, how many seeds to buy."),
     "list": ("catalogue", "Names and one-line summaries of plugins."),
     "info": ("catalogue", "What a plugin computes, its hyper-parameters and their search ranges."),
-    "check": ("plugins", "Judge plugins by the conformance kit."),
+    "check": ("plugins", "Check plugins with the conformance kit."),
     "new": ("plugins", "Begin a plugin as a small package."),
     "leaderboard": ("tables", "Ranked tables from the records on disk."),
     "report": ("tables", "One self-contained HTML page from the records."),

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from fusionbench import registry
+from fusionbench import registry, text
 from fusionbench.cli.flags import completed
 from fusionbench.errors import UsageError, unknown
 
@@ -48,7 +48,7 @@ def list_command(kind: str | None, benchmark: str | None, verify: bool) -> int:
     "--benchmark", "-b", default="watch", show_default=True, help="Where parameters are counted.",
     shell_complete=completed("benchmarks"),
 )  # fmt: skip
-@click.option("--card", is_flag=True, help="Of a benchmark whose data are here: its page, in Markdown.")
+@click.option("--card", is_flag=True, help="Of a benchmark: its page, in Markdown.")
 @click.option("--croissant", is_flag=True, help="The same as Croissant JSON-LD.")
 def info_command(name: str, benchmark: str, card: bool, croissant: bool) -> int:
     """What a plugin computes, its hyper-parameters and their search ranges."""
@@ -127,9 +127,12 @@ def _facts(kind: str, plugin: Any, name: str, benchmark: str) -> list[str]:
         protocol = contract.make(plugin, {}, name)
         lines.append(f"Modalities: {', '.join(f'{m} {shape}' for m, shape in protocol.shapes.items())}")
         lines.append(
-            f"Task: {protocol.task}; {protocol.folds} folds, {protocol.seeds} seeds, {protocol.steps} steps a member"
+            f"Task: {protocol.task}; {text.counted(protocol.folds, 'fold')}, {text.counted(protocol.seeds, 'seed')}, "
+            f"{protocol.steps} steps a member"
         )
         lines.append(f"Damage: {' '.join(protocol.corruptions)}")
+        about = {"Licence": protocol.licence, "Source": protocol.source, "Please cite": protocol.citation}
+        lines += [f"{what}: {said}" for what, said in about.items() if said]
         if known := registry.ceilings(registry.plugin_name(name)):
             shown = ", ".join(f"{what} {score:.3f}" for what, score in known.items())
             lines.append(f"Best reachable {protocol.task.metrics[0]} at the default settings with: {shown}")

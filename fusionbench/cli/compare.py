@@ -178,13 +178,14 @@ def _answer(study: Study, options: dict[str, Any]) -> int:
 def _obtain(study: Study, options: dict[str, Any]) -> tuple[list[Record], bool]:
     """Every record of the study, the missing ones obtained now, and whether all succeeded."""
     check_writable(options["results"])
-    from fusionbench import jobs, progress
+    from fusionbench import jobs, progress, text
     from fusionbench.study import ensembles, plan_study
 
     with progress.bar("preparing the rows"):
         plans = plan_study(study, options["results"])
     how = {name: options[name] for name in ("device", "jobs", "cluster", "stack", "track_artifacts")}
-    done = jobs.perform(plans, options["results"], f"{len(plans)} rows", say=say, track=not options["no_track"], **how)
+    title = text.counted(len(plans), "row")
+    done = jobs.perform(plans, options["results"], title, say=say, track=not options["no_track"], **how)
     if not study.ensemble:
         return done.records, done.ok
     return [*done.records, *ensembles(plans, done.records, options["results"], options["device"])], done.ok

@@ -1,4 +1,4 @@
-"""`fusionbench check` and `new`: judge a plugin, or begin one."""
+"""`fusionbench check` and `new`: check a plugin, or begin one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fusionbench.errors import UsageError
 @click.argument("names", nargs=-1, required=True, metavar="NAME|FILE.py...", shell_complete=completed(*registry.KINDS))
 @click.option("--only", multiple=True, metavar="CHECK", help="One check; may be repeated.")
 def check_command(names: tuple[str, ...], only: tuple[str, ...]) -> int:
-    """Judge plugins by the conformance kit: a line per check, and how many ran. Exit status 0 or 1.
+    """Check plugins with the conformance kit: a line per check, and how many ran. Exit status 0 or 1.
 
     A name may also be a kind, as `fusers`: then all of that kind.
     """

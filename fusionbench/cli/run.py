@@ -117,9 +117,11 @@ def say(line: str) -> None:
 
 
 def check_writable(results: Path) -> None:
-    """Fails before any work is done if the results cannot be kept."""
+    """Fails before any work is done if the results cannot be kept; makes no folder, for it may come to nothing."""
+    import contextlib
     import os
 
+    missing = [folder for folder in (results, *results.parents) if not folder.exists()]
     try:
         results.mkdir(parents=True, exist_ok=True)
         if not os.access(results, os.W_OK):
@@ -128,6 +130,9 @@ def check_writable(results: Path) -> None:
         raise UsageError(
             f"the results folder {results} cannot be written: {error.strerror}; try --results DIR"
         ) from None
+    with contextlib.suppress(OSError):  # somebody has begun to write there
+        for folder in missing:
+            folder.rmdir()
 
 
 def _flag_help(fuser: str, benchmark: str, given: Given) -> str:

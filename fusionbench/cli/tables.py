@@ -98,18 +98,32 @@ def leaderboard_command(
 
 @click.command("report")
 @click.option("--benchmark", "-b", default="*", metavar="NAME", help="Only this one.  [default: all]")
-@click.option("--out", "-o", type=click.Path(path_type=Path), default=Path("report.html"), show_default=True)
+@click.option("--out", "-o", type=click.Path(path_type=Path), help="The page.  [default: report.html]")
+@click.option("--site", type=click.Path(path_type=Path), metavar="DIR", help="A folder of pages instead.")
 @click.option("--figures", type=click.Path(path_type=Path), help="Also every figure as PNG, SVG and PDF, in here.")
 @REFERENCE
 @RESULTS
-def report_command(benchmark: str, out: Path, figures: Path | None, reference: str, results: Path) -> int:
-    """One self-contained HTML page from the records on disk."""
+def report_command(
+    benchmark: str, out: Path | None, site: Path | None, figures: Path | None, reference: str, results: Path
+) -> int:
+    """One self-contained HTML page from the records on disk, or a folder of pages: one a benchmark, one a method."""
     from fusionbench import progress, report
 
+    if site is not None:
+        report.check_site(site)
     boards = _boards(results, benchmark, reference)
-    with progress.bar("figures") as advance:
-        paths = report.write(boards, out, figures, searches=_searches(results), advance=advance)
-    click.echo(f"{paths[0]}" + (f" and {len(paths) - 1} figures in {figures}" if figures else ""))
+    said = []
+    with progress.bar("pages") as advance:
+        if site is not None:
+            pages = report.write_site(boards, site, results=results, advance=advance)
+            said.append(f"{pages[0]} and {len(pages) - 1} more pages")
+        if site is None or out is not None:
+            said += map(str, report.write(boards, out or Path("report.html"), results=results, advance=advance))
+    if figures is not None:
+        with progress.bar("figures") as advance:
+            paths = report.write_figures(boards, figures, searches=_searches(results), advance=advance)
+        said.append(f"{len(paths)} figures in {figures}")
+    click.echo("\n".join(said))
     return 0
 
 
@@ -153,13 +167,13 @@ def list_records(benchmark: str, results: Path) -> int:
 @RESULTS
 def sync_records(artifacts: bool, results: Path) -> int:
     """Mirror to MLflow what it does not have yet; exit status 1 if it could not take everything."""
-    from fusionbench import progress, tracking
+    from fusionbench import progress, text, tracking
     from fusionbench.records import store
 
     with progress.bar("mirroring") as advance:
         done = tracking.sync(list(store.load(results)), results, artifacts=artifacts, advance=advance)
     uri = tracking.default_uri()
-    click.echo(f"{done.rows} rows and {done.runs} runs logged to {uri}")
+    click.echo(f"{text.counted(done.rows, 'row')} and {text.counted(done.runs, 'run')} logged to {uri}")
     if done.rows or done.runs:
         opened = "" if uri.startswith("http") else f" (start it: mlflow ui --backend-store-uri {uri})"
         click.echo("\n".join([f"as tables in MLflow{opened}:", *done.addresses(uri)]))

@@ -70,11 +70,11 @@ def tune_command(
 
 
 def _tell(title: str, tuned: Any) -> None:
-    from fusionbench.text import duration
+    from fusionbench.text import counted, duration
 
     for fold, chosen in tuned.folds.items():
         found = " ".join(f"{p}.{n}={v}" for p, values in chosen.settings.items() for n, v in values.items())
         click.echo(
-            f"{title}, outer fold {fold}: {chosen.score:.4f} on validation after {chosen.trials} trials, "
+            f"{title}, outer fold {fold}: {chosen.score:.4f} on validation after {counted(chosen.trials, 'trial')}, "
             f"{chosen.optimiser_steps:,} steps, {duration(chosen.seconds)}: {found}"
         )

@@ -1,8 +1,8 @@
 """Getting public data: download with resume, unpack, verify every file against a committed manifest. Imports no torch.
 
-A manifest, `manifests/<name>.json`, holds what `Manifest` declares. Only the files that it names are ever written, and
-a folder appears under its name only when all of them are there and right. Nothing is redistributed: a manifest holds
-addresses and checksums.
+A manifest, `manifests/<name>.json`, holds addresses and checksums; licence, source and citation are declared by the
+benchmark of that name. Only the files that a manifest names are ever written, and a folder appears under its name only
+when all of them are there and right. Nothing is redistributed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from fusionbench import registry
 from fusionbench.data.archives import CHUNK, Members, members
 from fusionbench.data.fetch import Progress, download
 from fusionbench.errors import UsageError, unknown
@@ -32,8 +33,8 @@ class Manifest:
     """What a data set is, where it is published, and which files it must hold.
 
     Attributes:
-        citation: the paper to cite.
-        source: where a person reads about it.
+        licence, source, citation: as its benchmark declares them.
+        by_hand: how people fetch it themselves, where nothing can be downloaded.
         urls: what is downloaded: archives, or files as they are; none where people have to fetch it themselves.
         inside: archives that lie in other archives and are looked into.
         files: path -> (bytes, SHA-256); the SHA-256 is empty where no checksum of the published file is known.
@@ -45,8 +46,9 @@ class Manifest:
     name: str
     title: str
     licence: str
-    citation: str
     source: str
+    citation: str
+    by_hand: str
     urls: tuple[str, ...]
     inside: tuple[str, ...]
     files: dict[str, tuple[int, str]]
@@ -80,12 +82,14 @@ def manifest(name: str) -> Manifest:
     if name not in names():
         raise unknown("data set", name, names())
     content = json.loads((MANIFESTS / f"{name}.json").read_text(encoding="utf-8"))
+    about = registry.about_here(name)
     return Manifest(
         name=name,
         title=content["title"],
-        licence=content["licence"],
-        citation=content["citation"],
-        source=content["source"],
+        licence=about["licence"],
+        source=about["source"],
+        citation=about["citation"],
+        by_hand=content.get("by_hand", ""),
         urls=tuple(content["urls"]),
         inside=tuple(content.get("inside", ())),
         files={file: (size, digest) for file, (size, digest) in content.get("files", {}).items()},
@@ -148,8 +152,8 @@ def get(name: str, source: str | os.PathLike[str] | None = None, progress: Progr
             _download(wanted, target, progress)
         else:
             raise UsageError(
-                f"{name} is fetched by hand from {wanted.source}; then: fusionbench data get {name} --from "
-                f"FOLDER_OR_ARCHIVE (needs {', '.join([*wanted.files, *wanted.folders])})"
+                f"{name} is fetched by hand from {wanted.source} ({wanted.by_hand}); then: fusionbench data get {name} "
+                f"--from FOLDER_OR_ARCHIVE (needs {', '.join([*wanted.files, *wanted.folders])})"
             )
     except OSError as error:
         raise UsageError(f"{name}: {error.strerror or error}: {error.filename or target}") from error

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, get_args, get_type_hints
 
 import numpy as np
@@ -31,10 +32,11 @@ class Penalty:
 class Recipe:
     """How every member is trained: the same for every fuser."""
 
-    lr: Annotated[tuple[float, ...], Range(1e-4, 1e-2, log=True), "learning rates; validation chooses"] = (
+    lr: Annotated[tuple[float, ...], Range(1e-4, 3e-2, log=True), "learning rates; validation chooses"] = (
         3e-4,
         1e-3,
         3e-3,
+        1e-2,
     )
     weight_decay: Annotated[float, Range(1e-5, 1e-1, log=True), "decoupled weight decay"] = 1e-2
     label_smoothing: Annotated[float, Range(0.0, 0.2), "of the cross-entropy"] = 0.0
@@ -52,6 +54,11 @@ class Recipe:
     groups: Annotated[float, Added, "share of the training groups that is kept, for learning curves"] = 1.0
     precision: Annotated[str, Choice("float32", "bf16"), "bf16: autocast on CUDA"] = "float32"
     quick: Annotated[bool, "cut short: marked, never ranked"] = False
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of all its values: `Recipe().fingerprint` is what a preregistration freezes."""
+        return hashlib.sha256(repr(sorted(asdict(self).items())).encode()).hexdigest()[:16]
 
     def __post_init__(self) -> None:
         valid = {

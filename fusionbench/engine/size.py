@@ -15,7 +15,8 @@ from fusionbench.engine.loop import make_program
 from fusionbench.engine.model import Blueprint
 from fusionbench.engine.recipe import Member, Recipe
 
-LIGHT, HEAVY = 1e8, 5e8  # floating-point operations of one member's step
+HEAVY = 5e8  # floating-point operations of one member's step
+FOLDS = 3  # whose learning rates are tried in one program on a CPU: five folds are then work for two processes
 MOST = 64  # members of one program on CUDA
 SHARE = 0.7  # of the free memory that they may take: other processes live there too, and no allocator wastes nothing
 
@@ -25,9 +26,9 @@ def stack_size(
 ) -> int:
     """How many members to train as one program, if they can be stacked at all.
 
-    On the CPU stacking saves the overhead of small steps and costs a little where a step is heavy (`bench/`): ten grids
-    of learning rates at once, three, or none, by a count of operations. On CUDA as many as its memory takes, by what
-    two of them were seen to take, at most 64.
+    On the CPU stacking saves the overhead of small steps and costs a little where a step is heavy (`bench/`): the
+    learning rates of three folds at once, or none, by a count of operations. On CUDA as many as its memory takes, by
+    what two of them were seen to take, at most 64.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -42,7 +43,7 @@ def stack_size(
     except (Exception, SystemExit):  # a method that fails does so again in its own run, where the failure is recorded
         return 1
     flops = counter.get_total_flops()
-    return len(recipe.lr) * (10 if flops < LIGHT else 3) if flops < HEAVY else 1
+    return FOLDS * len(recipe.lr) if flops < HEAVY else 1
 
 
 def fitting(data: Batch, needed: float, answer: float, samples: int, free: int) -> int:

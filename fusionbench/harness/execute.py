@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import time
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ import torch
 import fusionbench
 from fusionbench import engine, hparams, registry
 from fusionbench.api import PROTOCOL, Batch
-from fusionbench.engine import Progress, Trained
+from fusionbench.engine import Member, Progress, Trained
 from fusionbench.errors import UsageError
 from fusionbench.harness import costs
 from fusionbench.harness.evaluate import (
@@ -32,7 +33,7 @@ from fusionbench.harness.evaluate import (
     parse,
     training_rates,
 )
-from fusionbench.harness.fit import Fitted, Fitter, costs_of
+from fusionbench.harness.fit import FIRST, Fitted, Fitter, costs_of
 from fusionbench.harness.fit import estimate as estimate_fits
 from fusionbench.harness.setup import Setup, member_of, splits_of, training_of
 from fusionbench.records import Record, Run, merge, store
@@ -68,30 +69,106 @@ def execute(
         return
     check_conditions(setup, train[0], data, conditions)
     check_answers(setup, train[0], data)
-    members, owners = [], []
-    for number, run in enumerate(train):
-        splits = training_of(setup, data, run)
-        for lr in setup.recipe.lr:
-            members.append(member_of(setup.recipe, run, splits, lr))
-            owners.append(number)
-    size = stacked or engine.stack_size(setup.trained, members, data, setup.recipe, where)
-    spent = {} if setup.recipe.quick else costs.measure(setup, members[0], data)
-    finished: dict[int, list[Trained]] = {}
+    choosing = [run for run in train if chooses(setup, run)]
+    following = [run for run in train if not chooses(setup, run)]
+    known = _known_rates(setup, following, results)
+    # Where a fold's first seed is neither asked for nor on disk, it makes its choice, and no more is kept of it.
+    strange = {run.fold for run in following} - known.keys() - {run.fold for run in choosing}
+    extra = [setup.run(fold, FIRST) for fold in sorted(strange)]
+    first = [(run, lr) for run in [*choosing, *extra] for lr in setup.recipe.lr]
+    size = stacked or _stack_of(setup, train[0], data, where)
+    spent = {} if setup.recipe.quick else costs.measure(setup, _member(setup, train[0], setup.recipe.lr[0], data), data)
+    kept = {run.id for run in choosing}
+    members = len(first) + len(following)
+
+    for event in _train(setup, first, data, where, size):
+        if isinstance(event, Progress):
+            yield replace(event, total=members * setup.recipe.steps)
+            continue
+        ready = [(run, trained) for run, trained in event if run.id in kept]
+        for run, trained in event:
+            if (lr := best_of(trained)) is not None:
+                known[run.fold] = lr
+        yield from _finish(setup, ready, data, results, conditions, spent)
+    alike = [(run, known[run.fold]) for run in following if run.fold in known]
+    for event in _train(setup, alike, data, where, size):
+        if isinstance(event, Progress):
+            done = event.done + len(first) * setup.recipe.steps
+            yield replace(event, done=done, total=members * setup.recipe.steps)
+        else:
+            yield from _finish(setup, event, data, results, conditions, spent)
+    for run in following:
+        if run.fold not in known:
+            failed = replace(begun(setup, run, data.y.device), error="the first seed failed at every learning rate")
+            store.save(results, failed, None, None)
+            yield failed
+
+
+def chooses(setup: Setup, run: Run) -> bool:
+    """Does this run try every learning rate? The first seed of a fold does, and the others take what it chose.
+
+    Where each seed deals its own folds, each chooses for itself: the first seed's validation people may be another's
+    test people.
+    """
+    return run.seed == FIRST or bool(setup.partition) or len(setup.recipe.lr) == 1
+
+
+def _known_rates(setup: Setup, following: Sequence[Run], results: Path) -> dict[int, float]:
+    """Fold -> the learning rate that its first seed chose, where that run is on disk."""
+    found = {}
+    for fold in {run.fold for run in following}:
+        run = setup.run(fold, FIRST)
+        old = store.find(results, run)
+        if old is not None and old.status == "done" and old.same_identity(blank(setup, run)):
+            lr = old.chosen.get("lr")
+            if lr is not None:
+                found[fold] = lr
+    return found
+
+
+def best_of(trained: Mapping[float, Trained]) -> float | None:
+    """The learning rate with the best validation score, of equals the least; None if all failed."""
+    valid = {lr: t for lr, t in trained.items() if t.error is None}
+    return max(valid, key=lambda rate: (valid[rate].score, -rate), default=None)
+
+
+def _member(setup: Setup, run: Run, lr: float, data: Batch) -> Member:
+    return member_of(setup.recipe, run, training_of(setup, data, run), lr)
+
+
+def _stack_of(setup: Setup, run: Run, data: Batch, where: torch.device) -> int:
+    members = [_member(setup, run, setup.recipe.lr[0], data)]
+    return engine.stack_size(setup.trained, members, data, setup.recipe, where)
+
+
+Ready = Sequence[tuple[Run, Mapping[float, Trained]]]
+
+
+def _train(
+    setup: Setup, wanted: Sequence[tuple[Run, float]], data: Batch, where: torch.device, size: int
+) -> Iterator[Progress | Ready]:
+    """Trains each run at its learning rates; yields progress, and runs of which all rates are finished."""
+    if not wanted:
+        return
+    members = [_member(setup, run, lr, data) for run, lr in wanted]
+    open_ = Counter(run.id for run, _ in wanted)
+    finished: dict[str, list[Trained]] = {}
     ready: list[tuple[Run, Mapping[float, Trained]]] = []  # to be evaluated in one go
     for event in engine.train(setup.trained, members, data, setup.recipe, device=where, stacked=size):
         if isinstance(event, Trained):
-            number = owners[event.member]
-            finished.setdefault(number, []).append(event)
-            if len(finished[number]) == len(setup.recipe.lr):
-                candidates = sorted(finished.pop(number), key=lambda t: t.member)
-                ready.append((train[number], {members[t.member].lr: t for t in candidates}))
+            run, _ = wanted[event.member]
+            finished.setdefault(run.id, []).append(event)
+            if len(finished[run.id]) == open_[run.id]:
+                candidates = sorted(finished.pop(run.id), key=lambda t: t.member)
+                ready.append((run, {wanted[t.member][1]: t for t in candidates}))
         # Members of one program finish at one time; one that was alone is not kept waiting for another's training.
         if ready and (isinstance(event, Progress) or event.stacked == 1 or len(ready) == AT_ONCE):
-            yield from _finish(setup, ready, data, results, conditions, spent)
+            yield ready
             ready = []
         if isinstance(event, Progress):
             yield event
-    yield from _finish(setup, ready, data, results, conditions, spent)
+    if ready:
+        yield ready
 
 
 def estimate(setup: Setup, train: Sequence[Run], conditions: Sequence[str], device: str, stacked: int) -> float:
@@ -102,22 +179,24 @@ def estimate(setup: Setup, train: Sequence[Run], conditions: Sequence[str], devi
     data = setup.data.to(where)
     run = train[0]
     splits = training_of(setup, data, run)
-    members = [member_of(setup.recipe, run, splits, lr) for lr in setup.recipe.lr]
+    rates = setup.recipe.lr
+    members = [member_of(setup.recipe, run, splits, lr) for lr in rates]
     size = min(stacked, len(members))
     program = engine.make_program(setup.trained, members[:size], data, replace(setup.recipe, steps=6), where)
     for step in range(6):
         if step == 2:
             began = time.perf_counter()
         program.step(step)
-    a_step = (time.perf_counter() - began) / 4 * len(members) / size
+    a_step = (time.perf_counter() - began) / 4 / size  # of one member
     began = time.perf_counter()
     program.validate()
     a_sample = (time.perf_counter() - began) / len(splits.val) / size
     recipe = setup.recipe
-    validations = math.ceil(recipe.steps / recipe.interval) * len(members) * len(splits.val)
+    validations = math.ceil(recipe.steps / recipe.interval) * len(splits.val)
     evaluations = (len(parse(setup, conditions)) + 1) * len(splits.test)
-    a_run = recipe.steps * a_step + (validations + 1.5 * evaluations) * a_sample
-    return a_run * len(train)
+    trainings = sum(len(rates) if chooses(setup, run) else 1 for run in train)
+    a_training = recipe.steps * a_step + validations * a_sample
+    return trainings * a_training + len(train) * 1.5 * evaluations * a_sample
 
 
 def pick(device: str) -> torch.device:
@@ -144,7 +223,7 @@ def blank(setup: Setup, run: Run) -> Record:
 
 
 def _finish(
-    setup: Setup, ready: Sequence[tuple[Run, Mapping[float, Trained]]], data: Batch, results: Path,
+    setup: Setup, ready: Ready, data: Batch, results: Path,
     conditions: Sequence[str], spent: Mapping[str, float | None],
 ) -> Generator[Record, None, None]:  # fmt: skip
     """Chooses the learning rate of each run on validation, evaluates, saves."""
@@ -162,7 +241,8 @@ def _finish(
             store.save(results, failed, None, None)
             yield failed
             continue
-        lr = max(valid, key=lambda rate: (valid[rate].score, -rate))
+        lr = best_of(trained)
+        assert lr is not None
         best = valid[lr]
         model = Network(load_model(setup, run, best.weights, data.y.device))
         cases.append(Case(run, model, splits_of(setup, data, run)))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from fusionbench import harness, tracking
+from fusionbench import harness, text, tracking
 from fusionbench.errors import UsageError
 from fusionbench.jobs.cluster import address_of, on_cluster
 from fusionbench.jobs.local import in_process, in_processes, work
@@ -21,7 +21,6 @@ from fusionbench.jobs.plan import Failure, Job, Outcome, Plan, Running, cut, pla
 from fusionbench.jobs.progress import watch
 from fusionbench.progress import bar, counted
 from fusionbench.records import Record
-from fusionbench.text import duration
 
 __all__ = [
     "Failure",
@@ -91,17 +90,17 @@ def perform(
     ready = [item for plan in plans for item in plan.done]
     plans = [plan for plan in plans if plan.todo]
     if not plans:
-        say(f"{title}: all {len(ready)} runs are on disk")
+        say(f"{title}: {'its run is' if len(ready) == 1 else f'all {len(ready)} runs are'} on disk")
         return Performed(ready)
     train, evaluate = (sum(len(getattr(plan, part)) for plan in plans) for part in ("train", "evaluate"))
-    todo = f"{train} runs to train" + (f", {evaluate} to evaluate" if evaluate else "")
+    todo = f"{text.counted(train, 'run')} to train" + (f", {evaluate} to evaluate" if evaluate else "")
     if cluster is None:
         with bar("estimating") as advance:
             plans = [sized(plan, where, stack) for plan in plans]
             seconds = sum(_estimate(plan, device) for plan in counted(plans, advance, len(plans)))
         jobs = _processes(seconds, train + evaluate, where) if jobs is None else jobs
-        todo += f"; estimate: {duration(seconds / jobs)}" + (f" in {jobs} processes" if jobs > 1 else "")
-    say(f"{title}: {len(ready)} runs on disk, {todo}")
+        todo += f"; estimate: {text.duration(seconds / jobs)}" + (f" in {jobs} processes" if jobs > 1 else "")
+    say(f"{title}: {text.counted(len(ready), 'run')} on disk, {todo}")
     began = time.perf_counter()
     fresh: list[Record] = []
     failures: list[Failure] = []
@@ -111,7 +110,7 @@ def perform(
             failures.append(event)
         else:
             fresh.append(event)
-    say(f"{title}: {len(fresh)} runs in {duration(time.perf_counter() - began)}")
+    say(f"{title}: {text.counted(len(fresh), 'run')} in {text.duration(time.perf_counter() - began)}")
     if fresh and track:
         # With what an interrupted command has left behind.
         with bar("mirroring to MLflow") as advance:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import ipaddress
 import os
+import platform
 import shutil
 import socket
 import uuid
@@ -49,8 +51,7 @@ def on_cluster(
 
     results = results.resolve()
     with connected(cluster) as client:
-        folder = results / f".jobs-{uuid.uuid4().hex[:8]}"
-        folder.mkdir(parents=True)
+        folder = _notes(results)
         try:
             gpus = _asked(client, cluster, folder)
             where = torch.device("cuda" if gpus and not device.startswith("cpu") else "cpu")
@@ -76,6 +77,28 @@ def on_cluster(
             ) from None
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _notes(results: Path) -> Path:
+    """A new folder where workers note what they begin; those of commands of this machine that were killed go."""
+    mine = f".jobs-{platform.node()}-"
+    for folder in results.glob(f"{glob.escape(mine)}*"):
+        process = folder.name.removeprefix(mine).partition("-")[0]
+        if process.isdecimal() and not _lives(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
+    made = results / f"{mine}{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    made.mkdir(parents=True)
+    return made
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 @contextmanager

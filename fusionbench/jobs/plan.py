@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from math import ceil, lcm
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -197,8 +197,8 @@ def cut(
     """Jobs for so many workers that compute on `where`, with the setups that they are of; never the same work twice.
 
     Runs that form one program of the engine stay in one job, whatever the number of workers: on the CPU a run is
-    stacked with the same others under any `jobs`. On CUDA, where a program takes all that memory holds, a row is cut
-    so that every worker has work; its numbers then agree with those of one process as stacked members do.
+    stacked with the same others under any `jobs`. The seeds of a fold stay together, too: the first one chooses their
+    learning rate.
     """
     plans = list(plans)
     # Two jobs a worker at least, where programs may be cut: the last to finish is not waited for long.
@@ -207,7 +207,7 @@ def cut(
     for plan in plans:
         stack = _share_of_gpu(plan.stack, where, workers)
         again = _groups([old.run for old in plan.evaluate], share)
-        fresh = _groups(plan.train, _block(plan.setup, stack, where, share), even=where.type == "cuda")
+        fresh = _by_folds(plan, _folds(plan.setup, stack, where, share))
         for runs in [*again, *fresh]:
             job = Job(
                 arguments=_absolute(plan.setup.arguments),
@@ -236,20 +236,28 @@ def _share_of_gpu(stack: int | None, where: torch.device, workers: int) -> int |
     return max(1, stack // ceil(workers / gpus))
 
 
-def _block(setup: Setup, stack: int | None, where: torch.device, share: int) -> int:
-    """Runs a job: whole programs."""
+def _folds(setup: Setup, stack: int | None, where: torch.device, share: int) -> int:
+    """Folds a job: those whose learning rates are tried in one program. The seeds of a fold share a choice."""
     if setup.is_estimator:
-        return setup.benchmark.seeds  # those of a fold, which share a choice on validation
-    rates = len(setup.recipe.lr)
-    if where.type == "cuda":
-        return share if stack is None else min(share, max(1, stack // rates))
-    return lcm(stack or 1, rates) // rates
+        return 1
+    fitting = (stack or share) // len(setup.recipe.lr)
+    if where.type == "cuda":  # a program takes all that memory holds: every worker is to have work
+        fitting = min(fitting, share // setup.benchmark.seeds)
+    return max(1, fitting)
 
 
-def _groups(runs: Sequence[Run], block: int, even: bool = False) -> list[Sequence[Run]]:
-    if even and runs:
-        block = ceil(len(runs) / ceil(len(runs) / block))
-    return [runs[i : i + block] for i in range(0, len(runs), block)]
+def _by_folds(plan: Plan, folds: int) -> list[Sequence[Run]]:
+    """The runs to train, those of so many folds together; where every seed deals its own folds, as many runs."""
+    if plan.setup.partition:
+        return _groups(plan.train, folds)
+    by_fold: dict[int, list[Run]] = {}
+    for run in plan.train:
+        by_fold.setdefault(run.fold, []).append(run)
+    return [[run for fold in some for run in by_fold[fold]] for some in _groups(list(by_fold), folds)]
+
+
+def _groups(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [items[i : i + size] for i in range(0, len(items), size)]
 
 
 def _absolute(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from fusionbench.jobs.plan import Failure, Running
 from fusionbench.records import Record
+from fusionbench.text import counted
 
 BESIDE = 62  # signs of the bar and the counts: in a narrow terminal the title gives way
 
@@ -40,11 +41,12 @@ class _State:
     @property
     def brief(self) -> str:
         """What stands beside a bar."""
-        counts = f"{self.done} of {self.total} runs, {self.jobs} running, {self.failed} failed"
+        counts = f"{self.done} of {counted(self.total, 'run')}, {self.jobs} running, {self.failed} failed"
         return f"{counts}, {self.left}" if self.left else counts
 
     def __str__(self) -> str:
-        counts = f"{self.done} of {self.total} runs done, {self.jobs} jobs running, {self.failed} failed"
+        running = f"{counted(self.jobs, 'job')} running, {self.failed} failed"
+        counts = f"{self.done} of {counted(self.total, 'run')} done, {running}"
         return f"{counts}, {self.left}" if self.left else counts
 
 

@@ -70,7 +70,7 @@ def overviews(
     Raises:
         UsageError: no set has the control, or one of the rivals.
     """
-    newest, notes = _of_newest(boards)
+    newest, notes = of_newest(boards)
     methods = {label for board in newest for label in board.tables[SCORE]}
     for name in (control, *rivals):
         if name not in methods:
@@ -91,7 +91,7 @@ def overviews(
     return found, notes
 
 
-def _of_newest(boards: Sequence[Board]) -> tuple[list[Board], list[str]]:
+def of_newest(boards: Sequence[Board]) -> tuple[list[Board], list[str]]:
     """One board a benchmark: with its default settings, the newest, of the newest protocol."""
     plain = [board for board in boards if board.title == board.benchmark and board.ranked]
     protocol = max((board.protocol for board in plain), default=0)

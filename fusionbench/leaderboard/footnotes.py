@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from fusionbench import registry, text
 from fusionbench.conditions import Condition, families
@@ -23,17 +24,22 @@ def footnotes(board: Board) -> list[str]:
     return [*_origin(board), *_damage(board), *_tests(board), *_chance(board), *_reading(board), *board.notes]
 
 
+def _several(numbers: Sequence[int], unit: str) -> str:
+    """`1 seed`, `3-5 seeds`."""
+    return f"{text.span(numbers)} {unit if set(numbers) == {1} else text.plural(unit)}"
+
+
 def _origin(board: Board) -> list[str]:
     """Protocol, data, seeds, folds and groups."""
     ranked = [row for row in board.rows if row.ranked]
     notes = [f"Protocol {board.protocol}, data {board.data}, code of the benchmark {board.code}."]
     if ranked:
         seeds, folds = ([getattr(row, name) for row in board.own or ranked] for name in ("seeds", "folds"))
-        several = f"{text.span(folds)} folds, " if board.pooled else ""
+        several = f"{_several(folds, 'fold')}, " if board.pooled else ""
         pooled = ", pooled over the folds of a seed" if board.pooled else ""
         groups = f", {text.counted(board.groups, board.unit)}" if board.groups else ""
         metric = board.metric + (" in %" if board.percent else "")
-        notes.append(f"{text.span(seeds)} seeds, {several}{metric}{pooled} and averaged over seeds{groups}.")
+        notes.append(f"{_several(seeds, 'seed')}, {several}{metric}{pooled} and averaged over seeds{groups}.")
     if any(row.statistics for row in board.rows):
         notes.append(
             f"Brackets: 95 % interval over {text.plural(board.unit)} and seeds, by the variance that tests differences."

@@ -201,7 +201,7 @@ def _sides(columns: Sequence[Column]) -> list[str]:
 
 def _csv(board: Board, rows: Sequence[Row], columns: Sequence[Column], view: View) -> str:
     """Numbers as they are, undefined ones empty, bounds in columns of their own; no footnotes."""
-    return csv_text([{name: _flat(value) for name, value in _raw(board, row, columns).items()} for row in rows])
+    return csv_text([{name: flat(value) for name, value in raw(board, row, columns).items()} for row in rows])
 
 
 def csv_text(content: Sequence[Mapping[str, Any]]) -> str:
@@ -214,7 +214,7 @@ def csv_text(content: Sequence[Mapping[str, Any]]) -> str:
     return out.getvalue()
 
 
-def _raw(board: Board, row: Row, columns: Sequence[Column]) -> dict[str, Any]:
+def raw(board: Board, row: Row, columns: Sequence[Column]) -> dict[str, Any]:
     """The values of a row: those with bounds as `name`, `name-low` and `name-high`, a verdict with its decision."""
     line: dict[str, Any] = {
         "benchmark": board.title, "protocol": board.protocol, "data": board.data, "metric": board.metric,
@@ -231,13 +231,13 @@ def _raw(board: Board, row: Row, columns: Sequence[Column]) -> dict[str, Any]:
     return line
 
 
-def _flat(value: Any) -> Any:
+def flat(value: Any) -> Any:
     """For CSV."""
     if isinstance(value, Mapping):
         known = sorted(((str(k), v) for k, v in value.items() if v is not None), key=lambda item: item[0])
         return " ".join(f"{k}:{v:g}" if isinstance(v, float) else f"{k}:{','.join(map(str, v))}" for k, v in known)
     if isinstance(value, tuple | list):
-        return " ".join(str(_flat(part)) for part in value)
+        return " ".join(str(flat(part)) for part in value)
     return "" if value is None else value
 
 
@@ -248,7 +248,7 @@ def _json(board: Board, rows: Sequence[Row], columns: Sequence[Column], view: Vi
         "chance": board.chance, "noise": board.noise, "reference": board.reference, "groups": board.groups,
         "unit": board.unit, "damage": board.damage, "ranks_by": board.measure,
         "rows": [
-            {**_raw(board, row, columns), "changes": list(map(str, row.records.first.changed)), "runs": row.runs,
+            {**raw(board, row, columns), "changes": list(map(str, row.records.first.changed)), "runs": row.runs,
              "conditions": row.conditions, "verdicts": row.verdicts, "places": row.places}
             for row in rows
         ],

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,7 @@ class Served:
 
 
 def by_subgroup(boards: Sequence[Board], results: Path, attribute: str, fmt: str, width: int) -> str:
-    """The boards' ranked rows by subgroup, one table a board that has the attribute.
+    """The boards' ranked rows by subgroup, one table a board that has the attribute; as JSON, a list of boards.
 
     Raises:
         UsageError: no record has the attribute, or there is no such format.
@@ -56,9 +57,11 @@ def by_subgroup(boards: Sequence[Board], results: Path, attribute: str, fmt: str
         found = [s for row in board.ranked if (s := served(row, rows[row.label].get(attribute, {}), results, board))]
         if found:
             groups = next(rows[s.row.label][attribute] for s in found)
-            shown.append(_json(board, attribute, found, groups) if fmt == "json" else
-                         _table(board, attribute, found, groups, fmt, width))  # fmt: skip
-    return "\n".join(shown)
+            shown.append((board, found, groups))
+    if fmt == "json":
+        contents = [_content(board, attribute, found, groups) for board, found, groups in shown]
+        return json.dumps(contents, indent=1, ensure_ascii=False, allow_nan=False)
+    return "\n".join(_table(board, attribute, found, groups, fmt, width) for board, found, groups in shown)
 
 
 def attributes_of(records: RowRecords, results: Path) -> dict[str, dict[str, str]]:
@@ -119,6 +122,16 @@ def _table(
 ) -> str:
     from tabulate import tabulate
 
+    heads, lines, notes = spelled(board, attribute, found, groups)
+    drawn = tabulate(lines, heads, tablefmt=FORMATS[fmt], disable_numparse=True)
+    return "\n".join([f"{board.title}: {board.metric} by {attribute}", "", str(drawn), "",
+                      *(text.wrap(note, width, "  ") for note in notes)])  # fmt: skip
+
+
+def spelled(
+    board: Board, attribute: str, found: Sequence[Served], groups: Mapping[str, str]
+) -> tuple[list[str], list[list[str]], list[str]]:
+    """Headings, the cells of every row, and the notes below; `groups`: group -> subgroup."""
     names = list(dict.fromkeys(name for s in found for name in s.scores))
     sizes = {name: sum(value == name for value in groups.values()) for name in names}
 
@@ -132,23 +145,20 @@ def _table(
 
     heads = ["fuser", *(f"{name} ({sizes[name]})" for name in names), "gap"]
     lines = [[s.row.name, *(cell(s.scores.get(name)) for name in names), cell(s.gap)] for s in found]
-    drawn = tabulate(lines, heads, tablefmt=FORMATS[fmt], disable_numparse=True)
     unit = text.plural(board.unit)
     notes = [
         f"Clean {SCORE} by {attribute}, with 95 % intervals over {unit} and seeds; in brackets, the {unit} of each.",
         "gap: the highest less the lowest; an interval of it that holds 0 shows no difference. It is not corrected for "
         "the choice of the two, nor for the number of rows.",
     ]
-    return "\n".join([f"{board.title}: {board.metric} by {attribute}", "", str(drawn), "",
-                      *(text.wrap(note, width, "  ") for note in notes)])  # fmt: skip
+    return heads, lines, notes
 
 
-def _json(board: Board, attribute: str, found: Sequence[Served], groups: Mapping[str, str]) -> str:
-    content = {
+def _content(board: Board, attribute: str, found: Sequence[Served], groups: Mapping[str, str]) -> dict[str, Any]:
+    return {
         "benchmark": board.benchmark, "metric": board.metric, "attribute": attribute, "groups": dict(groups),
         "rows": [
             {"fuser": s.row.label, "gap": s.gap._asdict(), "scores": {n: f._asdict() for n, f in s.scores.items()}}
             for s in found
         ],
     }  # fmt: skip
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)

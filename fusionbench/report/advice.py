@@ -13,9 +13,14 @@ from fusionbench.records.rows import MISSING
 
 
 def tied(board: Board) -> list[Row]:
-    """The default rows that fuse and are not significantly below the best default row."""
+    """The default rows that fuse and are not significantly below the best default row.
+
+    That is asked of all pairs, which is stricter than the comparisons with the reference: a reference that some default
+    row is better than by its own test is not level with the best either.
+    """
     first = [row for row in board.ranked if (place := row.places.get(board.measure)) and place.tier == 1]
-    return [row for row in first if row.records.fuses]
+    beaten = any((v := row.verdicts.get(board.measure)) and v.decision == "better" for row in first)
+    return [row for row in first if row.records.fuses and not (beaten and row.label == board.reference)]
 
 
 def recommended(board: Board) -> Row | None:
@@ -90,17 +95,23 @@ def _bonds(board: Board, row: Row) -> list[str]:
 
 
 def data(board: Board) -> dict[str, Any]:
-    """What the page needs to answer for other mixtures of damage: scores by condition of the ranked rows."""
+    """Scores by condition of the ranked rows: what the page needs for values under the pointer and other mixtures."""
+    conditions = list(dict.fromkeys(c for row in board.ranked for c in row.conditions))
+
+    def short(value: float | None) -> float | None:
+        return None if value is None or not math.isfinite(value) else round(value, 5)
+
     return {
         "percent": board.percent,
         "up": board.higher_is_better,
-        "damage": [{"condition": str(c), "family": str(c.family), "level": c.level} for c in board.damage],
+        "conditions": list(map(str, conditions)),
+        "damage": [[str(c), str(c.family), c.level] for c in board.damage],
         "rows": [
             {
-                "label": row.label,
+                "label": row.name,
                 "alone": row.records.modality,
-                "clean": row.clean,
-                "scores": {str(c): value for c, value in row.conditions.items()},
+                "clean": short(row.clean),
+                "scores": [short(row.conditions.get(c)) for c in conditions],
             }
             for row in board.ranked
         ],

@@ -82,6 +82,20 @@ class Table:
         values = self.values(np.vstack([np.ones(size), 1 - np.eye(size)]))  # (1 + G, R)
         return (size * values[:1] - (size - 1) * values[1:]).T
 
+    @cached_property
+    def influence(self) -> Array:
+        """(R, G) influence values of the pooled metric: their mean over groups is the score of the seed.
+
+        They are the pseudo-values, moved so that the metric's own bias does not stand in a difference. NaN where
+        leaving a group out leaves the metric undefined.
+        """
+        return self.pseudo - self.pseudo.mean(1, keepdims=True) + self.scores[:, None]
+
+    @cached_property
+    def lost(self) -> Array:
+        """(G,) is the metric of some seed undefined without this group?"""
+        return ~np.isfinite(self.pseudo).all(0)
+
 
 def tabulate(cells: Sequence[Cell] | Table, metric: Metric) -> Table:
     """The table of one fuser's cells; a table comes back as it is, so that one can serve many questions.
@@ -156,16 +170,19 @@ def _from_sums(
     members: Sequence[_Member], values: Sequence[Array], shape: tuple[int, ...], metric: metrics.Metric
 ) -> list[Found]:
     """Sums of all folds are added up: the metric is pooled. `values` are (C, G, width) of each run."""
+    finish = metric.finish
+    if metric.narrow is not None and metric.narrow[0](values[0][:1, :1]).shape[-1] < values[0].shape[-1]:
+        values, finish = [metric.narrow[0](sums) for sums in values], metric.narrow[1]
     seeds, folds, size = shape
     conditions, _, width = values[0].shape
     stack = np.zeros((conditions, seeds, size, width))
     by_fold = np.full((conditions, seeds, folds), np.nan)
     for m, sums in zip(members, values, strict=True):
         stack[:, m.seed, m.place] += sums
-        by_fold[:, m.seed, m.fold] = metric.finish(sums.sum(1, dtype=np.float64))
+        by_fold[:, m.seed, m.fold] = finish(sums.sum(1, dtype=np.float64))
 
     def evaluator(sums: Array) -> Callable[[Array], Array]:
-        return lambda weights: metric.finish(np.tensordot(weights, sums, (1, 1)))
+        return lambda weights: finish(np.tensordot(weights, sums, (1, 1)))
 
     return [(own, evaluator(sums)) for own, sums in zip(by_fold, stack, strict=True)]
 

@@ -87,13 +87,8 @@ class Difference:
 
 
 def influence(table: Table) -> Array:
-    """(R, G) influence values of the pooled metric: their mean over groups is the score of the seed.
-
-    They are the jackknife pseudo-values (`Table.pseudo`), moved so that the metric's own bias does not stand in
-    a difference. NaN where leaving a group out leaves the metric undefined.
-    """
-    pseudo = table.pseudo
-    return pseudo - pseudo.mean(1, keepdims=True) + table.scores[:, None]
+    """(R, G) influence values of the pooled metric (`Table.influence`)."""
+    return table.influence
 
 
 def difference(a: Table, b: Table, paired: bool = False) -> Difference:
@@ -207,7 +202,7 @@ def _untestable(a: Table, b: Table) -> str:
         return "there is one group"
     if a.partitions != b.partitions or len(a.partitions) == 1:
         return "with a partition per seed both sides need the same two seeds or more"
-    lost = ~(np.isfinite(a.pseudo).all(0) & np.isfinite(b.pseudo).all(0))
+    lost = a.lost | b.lost
     if lost.any():
         names = [str(name) for name in a.groups[lost]]
         some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

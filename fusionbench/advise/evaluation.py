@@ -1,4 +1,4 @@
-"""The procedure judged on groups that no choice has seen: a race on the others, then the fold's test samples."""
+"""The procedure evaluated on groups that no choice has seen: a race on the others, then the fold's test samples."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WINNER, FUSED, SINGLE = "winner", "fused", "single"
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class Evaluation:
     """What the models chosen in one outer fold answered to its test samples.
 
     Attributes:
@@ -50,7 +50,7 @@ class Judged:
 
 
 def outer_splits(benchmark: Benchmark, name: str, data: Batch, folds: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(other samples, test samples) of the folds that judge: the benchmark's own, unless it has more than `folds`."""
+    """(other samples, test samples) of the folds to evaluate on: the benchmark's own, or `folds` if it has more."""
     from fusionbench import contract
 
     if benchmark.folds <= folds:
@@ -68,7 +68,7 @@ def conditions(setup: Setup) -> list[str]:
     return [f"{name}:{m}" for name in ("missing", "noise") for m in modalities]
 
 
-def judge(
+def evaluate(
     entrants: Sequence[Entrant],
     data: Batch,
     fold: int,
@@ -76,10 +76,10 @@ def judge(
     schedule: Schedule,
     ledger: Ledger,
     left: Callable[[], float],
-) -> Judged:
+) -> Evaluation:
     """Races on the first samples of a split, trains the choices on all of them, and answers the others."""
     rows, test = split
-    key = plain(["judged", entrants[0].setup.digest, repr(schedule), rows.tolist(), test.tolist()])
+    key = plain(["evaluated", entrants[0].setup.digest, repr(schedule), rows.tolist(), test.tolist()])
     kept = ledger.get(key)
     if kept is not None:
         return _unpacked(fold, kept)
@@ -100,7 +100,7 @@ def judge(
         answers |= {(role, condition): np.stack([one[condition] for one in said]) for condition in said[0]}
     task, few = setup.benchmark.task, data[torch.from_numpy(rows)]
     answers[WINNER, CHANCE] = _uninformed(task, few, tuple(sample.y_mask.shape), fold)[None]
-    judged = Judged(
+    made = Evaluation(
         fold=fold,
         names={role: standing.candidate.name for role, standing in chosen.items() if standing is not None},
         groups=np.array(sample.groups),
@@ -108,8 +108,8 @@ def judge(
         y_mask=sample.y_mask.cpu().numpy(),
         answers=answers,
     )
-    ledger.put(key, _packed(judged))
-    return judged
+    ledger.put(key, _packed(made))
+    return made
 
 
 def _answers(
@@ -144,13 +144,13 @@ def _uninformed(task: Task, known: Batch, shape: tuple[int, ...], fold: int) -> 
     return np.broadcast_to(constant, (*shape, task.out)).copy()
 
 
-def _packed(judged: Judged) -> dict[str, np.ndarray]:
-    arrays = {f"answers {role} {condition}": found for (role, condition), found in judged.answers.items()}
-    names = {f"name {role}": np.array(name) for role, name in judged.names.items()}
-    return {"groups": judged.groups, "y": judged.y, "y_mask": judged.y_mask, **names, **arrays}
+def _packed(evaluation: Evaluation) -> dict[str, np.ndarray]:
+    arrays = {f"answers {role} {condition}": found for (role, condition), found in evaluation.answers.items()}
+    names = {f"name {role}": np.array(name) for role, name in evaluation.names.items()}
+    return {"groups": evaluation.groups, "y": evaluation.y, "y_mask": evaluation.y_mask, **names, **arrays}
 
 
-def _unpacked(fold: int, arrays: Mapping[str, np.ndarray]) -> Judged:
+def _unpacked(fold: int, arrays: Mapping[str, np.ndarray]) -> Evaluation:
     names, answers = {}, {}
     for key, value in arrays.items():
         kind, _, rest = key.partition(" ")
@@ -159,4 +159,4 @@ def _unpacked(fold: int, arrays: Mapping[str, np.ndarray]) -> Judged:
             names[role] = str(value)
         elif kind == "answers":
             answers[role, condition] = value
-    return Judged(fold, names, arrays["groups"], arrays["y"], arrays["y_mask"], answers)
+    return Evaluation(fold, names, arrays["groups"], arrays["y"], arrays["y_mask"], answers)
