@@ -663,7 +663,7 @@ def test_in_a_browser_a_csv_is_what_is_shown_with_its_numbers(results: Path, wat
             if label in whole and name in whole[label] and name not in ("fuser", "ranked"):
                 known = whole[label][name]
                 assert value == known or float(value) == pytest.approx(float(known), rel=1e-4), name
-    assert {line["fuser"] for line in shown} >= {"jmt", "concat", "chance (constant answer)", "hasty<b> (quick)"}
+    assert {line["fuser"] for line in shown} >= {"jmt", "concat", "chance (no input)", "hasty<b> (quick)"}
     watch.run(f"{WATCH}.querySelector('button[data-view=all]').click(); {WATCH}.querySelector('.only').click()")
     assert len(download()) == 5
     assert len(download()[0]) > 2 * len(shown[0])
