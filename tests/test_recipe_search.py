@@ -31,7 +31,7 @@ def search(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     sys.modules["recipe_search"] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     small = {
-        "ENCODINGS": {"toy_xor": {"ple": ("ple", {"bins": 4})}},
+        "ENCODINGS": {"toy_xor": {"before": ("identity", {}), "ple": ("ple", {"bins": 4})}},
         "FACTORS": {"dropout .3": {"dropout": 0.3}},
         "CHOOSE": ("concat",),
         "SHOWN": ("concat",),
