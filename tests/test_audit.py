@@ -14,6 +14,7 @@ import pytest
 
 from fusionbench import audit as room
 from fusionbench import cli, custom_data
+from fusionbench.api import Splits
 from fusionbench.audit import copies, models, samples
 from fusionbench.custom_data import sources
 
@@ -262,6 +263,21 @@ def test_stress_predict_is_an_order_of_tasks(tmp_path: Path) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------ the parts
+
+
+def test_a_copy_on_no_side_of_a_split_is_none() -> None:
+    """What an official split leaves out, because its copy is in the test, teaches nothing."""
+    arrays = copies_of_others()
+    benchmark = custom_data.build(sources.of_arrays(Path("mine.npz"), arrays, {}))()
+    data = benchmark.load()
+    copied, first = np.arange(0, N, 10), (np.arange(0, N, 10) + 57) % N
+    rest = np.setdiff1d(np.arange(N), [*copied, *first])
+    half = Splits(rest[:80], rest[80:100], np.concatenate([copied, rest[100:]]))
+    left_out = room.QUESTIONS["duplicates"](samples.samples(benchmark, "mine", data, [half]))
+    assert left_out.verdict == "clean"
+    taken_in = Splits(np.concatenate([rest[:80], first]), half.val, half.test)
+    found = room.QUESTIONS["duplicates"](samples.samples(benchmark, "mine", data, [taken_in]))
+    assert found.verdict == "suspicious"
 
 
 def test_windows_that_overlap_are_found_as_a_slow_loop_finds_them() -> None:

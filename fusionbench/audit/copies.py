@@ -48,8 +48,8 @@ def duplicates(s: Samples) -> Finding:
     dimension = max(1.0, float(eigen.sum() ** 2 / (eigen**2).sum()))
     nearest = np.full(len(s.rows), np.inf)
     for fold in range(len(s.splits)):
-        test = s.own("test", fold)
-        known, asked = np.flatnonzero(~test & whole), np.flatnonzero(test & whole)
+        used = s.own("train", fold) | s.own("val", fold)  # a sample on no side of a split teaches nothing
+        known, asked = np.flatnonzero(used & whole), np.flatnonzero(s.own("test", fold) & whole)
         if len(known) and len(asked):
             found = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(scaled[known]).kneighbors(scaled[asked])[0]
             nearest[asked] = found[:, 0]
