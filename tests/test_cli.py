@@ -24,7 +24,7 @@ TOY = ["-b", "toy_xor", "--train.steps", "12", "--train.interval", "6", "--train
 def fusionbench(*words: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "fusionbench", *map(str, words)],
-        cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120, check=False,
+        cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
 
@@ -165,8 +165,8 @@ def test_check_says_how_many_ran_and_new_writes_what_passes_it(command: Command,
     checked = command("check", "./my_mix.py", cwd=tmp_path)
     assert checked.returncode == 0, checked.stdout
     assert "checks ran in" in checked.stdout
-    mine.write_text(mine.read_text().replace("self.joint(torch", "self.joint(0 * torch"))
-    broken = command("check", "my_mix.py", "--only", "every_modality_matters", cwd=tmp_path)
+    (tmp_path / "deaf.py").write_text(mine.read_text().replace("self.joint(torch", "self.joint(0 * torch"))
+    broken = command("check", "deaf.py", "--only", "every_modality_matters", cwd=tmp_path)
     assert broken.returncode == 1
     assert "FAILED" in broken.stdout
 
