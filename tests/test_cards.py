@@ -146,7 +146,7 @@ def test_a_public_validator_accepts_it(tmp_path: Path) -> None:
     broken = json.loads((FOLDER / "rosmap.croissant.json").read_text())
     made = tmp_path / "rosmap.json"
     for change in (
-        lambda content: content["recordSet"][0]["field"][0].pop("source"),
+        lambda content: content["distribution"][-1].pop("includes"),
         lambda content: content["distribution"][0].pop("sha256"),
         lambda content: content["recordSet"][0]["field"][0]["source"]["fileSet"].update({"@id": "nowhere"}),
     ):
