@@ -70,7 +70,7 @@ def test_a_member_is_what_a_bare_loop_makes_of_it(data: Batch) -> None:
     plan, who = blueprint(NoDropout), member(weight_decay=0.1, label_smoothing=0.1, clip=0.5)
     (trained,) = run(plan, [who], data)
 
-    model = plan.build(0, statistics(data, torch.from_numpy(who.train)), len(who.train))
+    model = plan.begin(0, data, torch.from_numpy(who.train))
     optimiser = torch.optim.AdamW(model.parameters(), lr=who.lr, weight_decay=who.weight_decay)
     drawn = order(who, 12, 8)
     best, best_score = {}, -1.0
