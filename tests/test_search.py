@@ -339,7 +339,7 @@ def test_a_living_worker_of_a_shared_storage_is_left_alone(tmp_path: Path, monke
     next(going)
     time.sleep(3.5)  # it has not moved, but its heart beats
     other = study.quiet_optuna().load_study(study_name="toy_xor/concat/study-fold0", storage=url)
-    study.requeue(other, alone=False)
+    study.requeue(other, alone=False, distributions={})
     assert other.trials[0].state.name == "RUNNING"
     *_, tuned = going
     assert tuned.folds["0"].trials == 1
@@ -481,7 +481,7 @@ def test_what_was_killed_is_tried_again_before_what_follows() -> None:
         made = optuna.create_study(direction="maximize")
         tried: list[float] = []
         while len(tried) < 5:
-            study.requeue(made, alone=True)
+            study.requeue(made, alone=True, distributions=ranges)
             study.begin(made, starts, 1)
             (trial,) = study.ask(made, 1, ranges, "random", 0)
             if len(tried) in killed:
@@ -497,3 +497,23 @@ def test_what_was_killed_is_tried_again_before_what_follows() -> None:
     for place in range(5):
         assert searched({place}) == whole
     assert searched({0, 2, 4}) == whole
+
+
+def test_a_trial_that_is_killed_while_it_is_drawn_is_drawn_as_undisturbed() -> None:
+    """Its first parameter alone is on disk: kept, it would move the draws of the others."""
+    import optuna
+
+    distributions = {name: optuna.distributions.FloatDistribution(0, 1) for name in ("a", "b", "c")}
+    undisturbed = optuna.create_study()
+    (wanted,) = study.ask(undisturbed, 1, distributions, "random", 0)
+    killed = optuna.create_study()
+    killed.sampler = undisturbed.sampler
+    killed.add_trial(
+        optuna.trial.create_trial(
+            state=optuna.trial.TrialState.RUNNING, params={"a": wanted.params["a"]},
+            distributions={"a": distributions["a"]},
+        )
+    )  # fmt: skip
+    study.requeue(killed, True, distributions)
+    (again,) = study.ask(killed, 1, distributions, "random", 0)
+    assert again.params == wanted.params

@@ -224,7 +224,7 @@ def _search(
     if not alone:
         begin(study, starts, len(starts))  # once: other machines ask for them too
     while True:
-        requeue(study, alone)
+        requeue(study, alone, distributions)
         over = finished(study)
         if len(over) >= job.trials:
             if any(map(is_default, over)):

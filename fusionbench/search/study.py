@@ -73,8 +73,12 @@ def _ordinal(known: list[Any]) -> int:
     return sum("retry_of" not in t.user_attrs for t in known[:place])
 
 
-def requeue(study: Any, alone: bool) -> None:
-    """Trials of killed workers are marked failed, and their parameters wait again (once for each)."""
+def requeue(study: Any, alone: bool, distributions: Mapping[str, Any]) -> None:
+    """Trials of killed workers are marked failed, and their parameters wait again (once for each).
+
+    One that was killed while its parameters were drawn has some of them: all are drawn again, or the others would be
+    other ones than an undisturbed search draws.
+    """
     optuna = quiet_optuna()
     state = optuna.trial.TrialState
     if alone:  # nobody else may hold this study: whatever runs is a leftover
@@ -86,7 +90,8 @@ def requeue(study: Any, alone: bool) -> None:
     retried = {t.user_attrs.get("retry_of") for t in known}
     for trial in known:
         if trial.state == state.FAIL and trial.number not in retried:
-            params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+            drawn = trial.params if trial.params.keys() >= distributions.keys() else {}
+            params = {**trial.system_attrs.get("fixed_params", {}), **drawn}
             kept = {name: trial.user_attrs[name] for name in ("start",) if name in trial.user_attrs}
             study.enqueue_trial(params, user_attrs={**kept, "retry_of": trial.number})
 
