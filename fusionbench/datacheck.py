@@ -18,6 +18,7 @@ from fusionbench.custom_data import leaks
 from fusionbench.errors import UsageError
 from fusionbench.harness.evaluate import check_conditions
 from fusionbench.records.rows import REFERENCE
+from fusionbench.text import counted
 
 #: What begins a line about something that has to be mended, and about something to know.
 WRONG, NOTE = "wrong: ", "note: "
@@ -66,10 +67,8 @@ def _accepted(setup: harness.Setup) -> Batch:
 def _overview(target: str, benchmark: Benchmark, data: Batch) -> Iterator[str]:
     sizes = np.unique(np.asarray(data.groups), return_counts=True)[1]
     task, kind = benchmark.task, f"{benchmark.task.out} {'classes' if benchmark.task.kind == 'classify' else 'values'}"
-    yield (
-        f"{target}: {len(data)} samples of {len(sizes)} groups ({sizes.min()} to {sizes.max()} samples each), "
-        f"{benchmark.folds} fold{'s' if benchmark.folds > 1 else ''}"
-    )
+    groups = f"{counted(len(sizes), benchmark.unit)} ({sizes.min()} to {sizes.max()} each)"
+    yield f"{target}: {len(data)} samples of {groups}, {counted(benchmark.folds, 'fold')}"
     clock = f"every frame, {data.y.shape[1]} at most" if task.per_frame else "a sample"
     yield f"task: {task.kind}, {kind} {clock}; ranked by {task.metrics[0]}"
     if benchmark.transductive:

@@ -93,6 +93,12 @@ def wrap(text: str, width: int | None, indent: str = "") -> str:
     return textwrap.fill(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
+def refilled(text: str, width: int) -> str:
+    """Paragraphs in lines of at most so many signs; what is indented, and so laid out by hand, stays as it is."""
+    parts = text.split("\n\n")
+    return "\n\n".join(part if "\n " in f"\n{part}" else wrap(" ".join(part.split()), width) for part in parts)
+
+
 def elided(text: str, width: int) -> str:
     """At most so many signs, the end replaced by an ellipsis; a closing bracket stays."""
     if len(text) <= width:

@@ -295,7 +295,7 @@ def test_check_reports_what_it_found(tmp_path: Path) -> None:
     eda = arrays()["eda"]
     eda[30] = eda[1]
     lines = "\n".join(public.check(str(npz(tmp_path, face=face, eda=eda, eda_mask=np.arange(N) % 4 > 0))))
-    assert "60 samples of 10 groups (6 to 6 samples each), 5 folds" in lines
+    assert "60 samples of 10 groups (6 to 6 each), 5 folds" in lines
     assert "task: classify, 3 classes a sample; ranked by macro_f1" in lines
     assert "eda: 1 steps of (2,); missing in 25.0% of the samples" in lines
     assert "labels: 0 33%, 1 33%, 2 33%; 0.0% without a label" in lines

@@ -38,7 +38,9 @@ def list_command(kind: str | None, benchmark: str | None, verify: bool) -> int:
                     line = f"ok      {line}"
                 except UsageError as error:
                     broken, line = broken + 1, f"BROKEN  {error}"
-            click.echo(f"  {name:{width}}  {line}")
+            line = f"  {name:{width}}  {line}"
+            # On a terminal a plugin is a line; whoever searches a pipe gets all of it.
+            click.echo(text.elided(line, text.terminal_width()) if sys.stdout.isatty() and not verify else line)
     return 1 if broken else 0
 
 
@@ -62,17 +64,20 @@ def info_command(name: str, benchmark: str, card: bool, croissant: bool) -> int:
         return 0
     from fusionbench import hparams
 
+    width = text.terminal_width()
     title = f"{registry.plugin_name(name)} ({registry.KINDS[kind][0]})"
     click.echo(f"{title}\n{'=' * len(title)}\n")
     own = inspect.cleandoc(plugin.__doc__ or "") if kind == "corruptions" else ""
-    click.echo((own or inspect.cleandoc(sys.modules[plugin.__module__].__doc__ or "no description")) + "\n")
+    described = own or inspect.cleandoc(sys.modules[plugin.__module__].__doc__ or "no description")
+    click.echo(f"{text.refilled(described, width)}\n")
     declared = hparams.read(plugin)
     if declared:
         click.echo("Hyper-parameters")
         for h in declared.values():
-            click.echo(f"  {h.name} = {h.default!r}  [{h.domain or 'not searched'}]  {h.help}")
+            line = f"  {h.name} = {h.default!r}  [{h.domain or 'not searched'}]  {h.help}"
+            click.echo(text.wrap(line, width, "      "))
     for line in _facts(kind, plugin, name.removeprefix("fuser:"), benchmark):
-        click.echo(line)
+        click.echo(text.wrap(line, width, "  "))
     return 0
 
 
@@ -126,9 +131,12 @@ def _facts(kind: str, plugin: Any, name: str, benchmark: str) -> list[str]:
 
         protocol = contract.make(plugin, {}, name)
         lines.append(f"Modalities: {', '.join(f'{m} {shape}' for m, shape in protocol.shapes.items())}")
+        task = protocol.task
+        asked = f"{task.out} {'classes' if task.kind == 'classify' else text.plural('value')}"
+        also = f" (also {', '.join(task.metrics[1:])})" if task.metrics[1:] else ""
         lines.append(
-            f"Task: {protocol.task}; {text.counted(protocol.folds, 'fold')}, {text.counted(protocol.seeds, 'seed')}, "
-            f"{protocol.steps} steps a member"
+            f"Task: {asked} {'every frame' if task.per_frame else 'a sample'}, ranked by {task.metrics[0]}{also}; "
+            f"{text.counted(protocol.folds, 'fold')}, {text.counted(protocol.seeds, 'seed')}, {protocol.steps} steps"
         )
         lines.append(f"Damage: {' '.join(protocol.corruptions)}")
         about = {"Licence": protocol.licence, "Source": protocol.source, "Please cite": protocol.citation}

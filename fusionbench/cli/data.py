@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fusionbench import text
+
 if TYPE_CHECKING:
     from fusionbench.harness import Setup
 
@@ -36,7 +38,8 @@ def get_data(ctx: click.Context, name: str | None, source: str | None, accept: b
         click.echo(ctx.get_help() + "\n\nData sets:")
         for known in map(data.manifest, data.names()):
             how = "" if known.urls else "; fetched by hand, then --from"
-            click.echo(f"  {known.name:<16}{known.title}, licence {known.licence}{how}")
+            line = f"  {known.name:<16}{known.title}, licence {known.licence}{how}"
+            click.echo(text.wrap(line, text.terminal_width(), " " * 18))
         return 0
     wanted = data.manifest(name)
     click.echo(wanted.terms)
@@ -88,7 +91,8 @@ def check_data(ctx: click.Context, path: str) -> int:
     from fusionbench.cli.flags import dotted
 
     lines = data.check(path, dotted(ctx).hparams.get("benchmark"))
-    click.echo("\n".join(lines))
+    for line in lines:
+        click.echo(text.wrap(line, text.terminal_width(), "  "))
     return 1 if any(line.startswith("wrong: ") for line in lines) else 0
 
 
