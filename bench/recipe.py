@@ -14,8 +14,8 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -27,9 +27,11 @@ from fusionbench import engine, harness
 from fusionbench.api import Dropout
 from fusionbench.engine import Trained
 from fusionbench.engine.model import Blueprint, Model
+from fusionbench.harness import evaluate as evaluation
 from fusionbench.harness.dataset import Dataset
 from fusionbench.harness.fit import Fitter
 from fusionbench.harness.setup import member_of, splits_of
+from fusionbench.metrics import oriented
 
 FOLDS = (0, 1)
 #: The fusers that choose, prespecified: plain, late, gated, attention. Those shown beside them at the end.
@@ -90,15 +92,26 @@ class Study:
 
     def score(self, trial: Trial) -> float:
         """The mean over folds of the best validation score, in points; NaN where no time was left."""
-        if trial.key not in self.found and time.monotonic() < self.until:
+        return self._mean(
+            trial.key, lambda: self._classical(trial) if trial.fuser in CLASSICAL else self._network(trial)
+        )
+
+    def damaged(self, trial: Trial) -> float:
+        """Likewise of validation samples under the benchmark's table of damage, at the learning rates of `score`."""
+        if math.isnan(self.score(trial)):
+            return math.nan
+        return self._mean(f"{trial.key} damaged", lambda: self._under_damage(trial))
+
+    def _mean(self, key: str, do: Callable[[], Iterator[dict[str, Any]]]) -> float:
+        if key not in self.found and time.monotonic() < self.until:
             began = time.process_time()
-            folds = list(self._classical(trial) if trial.fuser in CLASSICAL else self._network(trial))
-            line = {"key": trial.key, "folds": folds, "seconds": round(time.process_time() - began, 1)}
+            folds = list(do())
+            line = {"key": key, "folds": folds, "seconds": round(time.process_time() - began, 1)}
             with self.file.open("a") as file:
                 file.write(json.dumps(line) + "\n")
-            self.found[trial.key] = line
-            print(f"{trial.key}: {100 * mean(fold['score'] for fold in folds):.1f}, {line['seconds']} s", flush=True)
-        done = self.found.get(trial.key)
+            self.found[key] = line
+            print(f"{key}: {100 * mean(fold['score'] for fold in folds):.1f}, {line['seconds']} s", flush=True)
+        done = self.found.get(key)
         return 100 * mean(fold["score"] for fold in done["folds"]) if done else math.nan
 
     def _setup(self, trial: Trial) -> harness.Setup:
@@ -127,6 +140,28 @@ class Study:
             lr = max(rates, key=lambda rate: (rates[rate], -rate))
             yield {"fold": fold, "score": rates[lr], "lr": lr, "rates": rates}
 
+    def _under_damage(self, trial: Trial) -> Iterator[dict[str, Any]]:
+        """The mean over corruptions of the mean over severities, of models trained again."""
+        setup = self._setup(trial)
+        chosen = {fold["fold"]: fold["lr"] for fold in self.found[trial.key]["folds"]}
+        damage = evaluation.parse(setup, setup.benchmark.corruptions)
+        metric = setup.benchmark.task.metrics[0]
+        for fold in FOLDS:
+            run = setup.run(fold, 0)
+            splits = splits_of(setup, setup.data, run)
+            who = member_of(setup.recipe, run, splits, chosen[fold])
+            (trained,) = (
+                e for e in engine.train(setup.trained, [who], setup.data, setup.recipe) if isinstance(e, Trained)
+            )
+            model = evaluation.load_model(setup, run, trained.weights, torch.device("cpu"))
+            case = evaluation.Case(run, evaluation.Network(model), replace(splits, test=splits.val))
+            (found,) = evaluation.evaluate(setup, [case], setup.data, damage)
+            levels: dict[str, list[float]] = {}
+            for condition in (name for name, *_ in damage):
+                family = ":".join(condition.split(":")[:2])
+                levels.setdefault(family, []).append(oriented(metric, found.scores[condition][metric]))
+            yield {"fold": fold, "score": mean(map(mean, levels.values()))}
+
     def _classical(self, trial: Trial) -> Iterator[dict[str, Any]]:
         setup = self._setup(trial)
         fitter = Fitter(setup, setup.data)
@@ -154,17 +189,32 @@ def applies(benchmark: str, changes: Mapping[str, Any]) -> bool:
     return "class_balance" not in changes or benchmark in ("stressid", "stress_predict")
 
 
-def encodings(study: Study) -> tuple[dict[str, str], list[list[str]]]:
-    """The encoding of each set: the best mean rank over the fusers that choose; of equals the first."""
-    chosen, rows = {}, []
+def encodings(study: Study) -> tuple[dict[str, str], dict[str, str], list[list[str]]]:
+    """The encoding of each set by clean and damaged scores together, and that by clean scores alone.
+
+    Each has the best mean rank over the fusers that choose; of equals the first. A summary that gains a point on clean
+    samples may lose ten under noise, and a board is about both.
+    """
+    chosen, on_clean, rows = {}, {}, []
     for benchmark, known in ENCODINGS.items():
         names = tuple(known)
-        scores = {f: {n: study.score(Trial(benchmark, f, n)) for n in names} for f in CHOOSE}
-        complete = [by_name for by_name in scores.values() if not any(map(math.isnan, by_name.values()))]
-        ranks = {n: mean(sum(s > by[n] for s in by.values()) for by in complete) if complete else 0.0 for n in names}
+        clean = {f: {n: study.score(Trial(benchmark, f, n)) for n in names} for f in CHOOSE}
+        under = {f: {n: study.damaged(Trial(benchmark, f, n)) for n in names} for f in CHOOSE}
+        both = {f: {n: (clean[f][n] + under[f][n]) / 2 for n in names} for f in CHOOSE}
+        ranks = _ranks(both, names)
         chosen[benchmark] = min(names, key=lambda n: ranks[n])
-        rows += [[benchmark, n, *(points(scores[f][n]) for f in CHOOSE), f"{1 + ranks[n]:.2f}"] for n in names]
-    return chosen, rows
+        by_clean = _ranks(clean, names)
+        on_clean[benchmark] = min(names, key=lambda n: by_clean[n])
+        for n in names:
+            said = [f"{points(clean[f][n])} / {points(under[f][n])}" for f in CHOOSE]
+            rows.append([benchmark, n, *said, f"{1 + by_clean[n]:.2f}", f"{1 + ranks[n]:.2f}"])
+    return chosen, on_clean, rows
+
+
+def _ranks(scores: Mapping[str, Mapping[str, float]], names: Sequence[str]) -> dict[str, float]:
+    """Encoding -> its mean rank from 0 on, over the fusers that have every score."""
+    complete = [by_name for by_name in scores.values() if not any(map(math.isnan, by_name.values()))]
+    return {n: mean(sum(s > by[n] for s in by.values()) for by in complete) if complete else 0.0 for n in names}
 
 
 def factors(study: Study, chosen: Mapping[str, str]) -> tuple[dict[str, Any], list[list[str]]]:
@@ -232,8 +282,8 @@ def main() -> None:
     torch.set_num_threads(1)
     roots = {"stress_predict": given.stress_predict, "stressid": given.stressid}
     study = Study(given.out / "recipe.jsonl", roots, given.minutes)
-    chosen, first = encodings(study)
-    adopted, second = factors(study, chosen)
+    chosen, on_clean, first = encodings(study)
+    adopted, second = factors(study, on_clean)
     third = together(study, chosen, adopted)
     spent = sum(line["seconds"] for line in study.found.values())
     taken = ", ".join(f"{name}={value}" for name, value in adopted.items()) or "none"
@@ -242,11 +292,12 @@ def main() -> None:
 `{__doc__.splitlines()[2].split("#")[0].strip()}`, {spent:.0f} s of CPU.
 Validation scores in points, mean of folds {" and ".join(map(str, FOLDS))}, one seed, learning rates {GRID}.
 
-Encodings, chosen by the mean rank over {", ".join(CHOOSE)}: {", ".join(f"{b} {e}" for b, e in chosen.items())}.
+Encodings, clean / damaged, chosen by the mean rank of the mean of both over {", ".join(CHOOSE)}:
+{", ".join(f"{b} {e}" for b, e in chosen.items())}.
 
-{table(["set", "encoding", *CHOOSE, "mean rank"], first)}
+{table(["set", "encoding", *CHOOSE, "mean rank, clean", "mean rank"], first)}
 
-Factors, one at a time on these encodings, mean gain of the same; adopted: {taken}.
+Factors, one at a time, clean, on the encodings with the best clean rank, mean gain of the same; adopted: {taken}.
 
 {table(["factor", *chosen, "mean", "gains", "adopted"], second)}
 

@@ -34,7 +34,6 @@ class SocialAnxietyWindows(Benchmark):
     steps = 150
     batch = 32
     interval = 15
-    backbones = {m: ("summary", {"channels": 1}) for m in SIGNALS}
     licence = "MIT"
     source = "https://github.com/rs2416/Detecting_Social_Anxiety"
     citation = (

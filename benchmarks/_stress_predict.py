@@ -52,7 +52,7 @@ class WristStress(Benchmark):
     steps = 200
     batch = 32
     interval = 25
-    backbones = {m: ("summary", {}) for m in shapes}
+    backbones = {m: ("tcn", {"dim": 32, "kernel": 3, "depth": 2, "shorten": 4}) for m in shapes}  # 12 steps -> 3
     licence = "MIT"
     source = "https://github.com/italha-d/Stress-Predict-Dataset"
     citation = "Iqbal et al., Stress Monitoring Using Wearable Sensors, Sensors 22(21):8135, 2022"

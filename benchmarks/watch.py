@@ -33,7 +33,7 @@ class Watch(Benchmark):
     steps = 160
     batch = 32
     interval = 20
-    backbones = {m: ("summary", {"channels": 3}) for m in shapes}  # a step holds ten samples of three axes
+    backbones = {m: ("tcn", {"kernel": 3, "depth": 2, "shorten": 2}) for m in shapes}  # 10 steps -> 5
     licence = "BSD-3-Clause"
     source = "https://github.com/dmbee/seglearn"
     citation = "Burns et al., Shoulder physiotherapy exercise recognition, Physiological Measurement 39, 2018"

@@ -198,16 +198,14 @@ def _protocol(raw: Raw, groups: Sequence[str]) -> dict[str, Any]:
 def backbone_for(stream: Stream, per_frame: bool) -> tuple[str, Mapping[str, object]]:
     """The default encoding, by the rule that `bench/recipe.md` found on validation.
 
-    Numbers of one step are encoded piecewise-linearly, a series is summarised, and where each frame is answered a
-    convolution looks around it. What is no vector (an image) stays as it is, or is shortened.
+    Numbers of one step are encoded piecewise-linearly; a convolution over time looks around each frame that is
+    answered, and shortens any other series. A single step that is no vector (an image) stays as it is.
     """
-    steps, vector = stream.shape[0], len(stream.shape) == 2
+    steps = stream.shape[0]
     if per_frame:
         return ("identity", {}) if steps == 1 else ("tcn", {"depth": 2})
-    if vector:
-        return ("ple", {}) if steps == 1 else ("summary", {})
     if steps == 1:
-        return "identity", {}
+        return ("ple" if len(stream.shape) == 2 else "identity"), {}
     return "tcn", {"kernel": 3, "depth": 2, "shorten": 1 if steps < 8 else 2 if steps < 32 else 4}
 
 
