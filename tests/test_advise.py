@@ -15,8 +15,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fusionbench
 from fusionbench import advise
-from fusionbench.advise import evaluation, racing, schedule, trial
+from fusionbench.advise import evaluation, fitting, racing, schedule, trial
 from fusionbench.advise.candidates import Candidate, entrants
 from fusionbench.advise.ledger import Ledger
 from fusionbench.advise.schedule import Price, plan
@@ -152,6 +153,27 @@ def test_a_method_that_breaks_leaves_with_its_reason(tmp_path: Path) -> None:
     assert all(s.error for s in found.standings if s.candidate.fuser == str(bad))
 
 
+def test_a_learning_rate_that_diverges_loses_and_the_race_goes_on(tmp_path: Path) -> None:
+    """With a rate that ends in NaN the advice is what it is without it; a method that has no other rate leaves."""
+    target = own(tmp_path, signal=1.0)
+
+    def found(rates: str, name: str) -> racing.Race:
+        field = entrants(target, ("linear", "concat"), {"train": {"steps": "20", "interval": "10", "lr": rates}})
+        data, two = field[0].setup.data, [e for e in field if e.name in ("linear", "concat")]
+        return racing.race(two, data, np.arange(len(data)), replace(small(two), seeds=1), Ledger(tmp_path / name))
+
+    def networks(race: racing.Race) -> dict[str, racing.Standing]:
+        return {s.candidate.name: s for s in race.standings if s.candidate.is_network}
+
+    plain, mixed, broken = found("3e-3", "a"), found("3e-3,1e30", "b"), found("1e30", "c")
+    for name, standing in networks(mixed).items():
+        assert standing.option == {"lr": 3e-3}
+        assert standing.score == pytest.approx(networks(plain)[name].score)
+    assert [s.candidate for s in mixed.standings] == [s.candidate for s in plain.standings]
+    assert all(s.error.endswith("could be trained in every inner fold") for s in networks(broken).values())
+    assert broken.winner.candidate.name == "linear"
+
+
 # As a user types it
 
 
@@ -252,3 +274,107 @@ def test_what_the_audit_suspects_stands_beside_the_promise(tmp_path: Path) -> No
 def test_too_few_groups_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="group"):
         advise.advise(own(tmp_path, signal=1.0, people=2), fusers=("linear",), results=tmp_path / "r", jobs=1)
+
+
+# A model for use
+
+
+def test_the_command_of_a_winner(tmp_path: Path) -> None:
+    """Own data take a modality as a setting; elsewhere two fusers look at one, and of the others there is none."""
+    target = own(tmp_path, signal=1.0)
+    given = {"train": {"steps": "60"}, "benchmark": {"metrics": ("accuracy", "macro_f1")}}
+
+    def spelled(target: str, *fusers: str, given: dict | None = None) -> dict[str, str | None]:
+        made = {e.name: fitting.command(e, 1.0) for e in entrants(target, fusers, given)}
+        return {name: command and command.spelled() for name, command in made.items()}
+
+    found = spelled(target, "concat", given=given)
+    flags = "--train.steps 60 --benchmark.metrics accuracy,macro_f1"
+    assert found["concat"] == f"fusionbench fit concat {target} {flags} --out model"
+    assert found["concat with modality dropout"] == (
+        f"fusionbench fit concat {target} --train.steps 60 --train.modality_dropout 0.3 "
+        "--benchmark.metrics accuracy,macro_f1 --out model"
+    )
+    assert found["concat on a alone"] == (
+        f"fusionbench fit concat {target} {flags} --benchmark.modalities a --out model"
+    )
+    found = spelled("toy_xor", "forest", "concat", "boosting")
+    assert found["forest on left alone"] == "fusionbench fit unimodal_forest toy_xor --fuser.modality left --out model"
+    assert found["concat on right alone"] == "fusionbench fit unimodal toy_xor --fuser.modality right --out model"
+    assert found["boosting on left alone"] is None
+
+
+@pytest.mark.parametrize(("plain", "alone"), [("forest", "unimodal_forest"), ("concat", "unimodal")])
+def test_one_modality_by_a_fuser_of_its_own_is_the_same_pipeline(plain: str, alone: str, tmp_path: Path) -> None:
+    """What the race trains as `forest on a alone` answers what `unimodal_forest --fuser.modality a` answers."""
+    target = own(tmp_path, signal=1.0)
+    entrant = next(e for e in entrants(target, (plain,), SHORT) if e.name == f"{plain} on a alone")
+    other = entrants(target, (alone,), {**SHORT, "fuser": {"modality": "a"}})[0]
+    rows = np.arange(len(entrant.setup.data))
+    option = entrant.options[0]
+    first, second = (
+        trial.refit(e, e.setup.data, rows, 0, option, 40).answer(e.view(e.setup.data)) for e in (entrant, other)
+    )
+    assert np.allclose(first, second, atol=1e-5)
+
+
+def one_sided(folder: Path) -> str:
+    """`a` carries the label, and `b` is so wide and noisy that a linear model of both is worse than of `a` alone."""
+    rng = np.random.default_rng(3)
+    y = rng.integers(0, 2, 160)
+    a = 1.5 * (2.0 * y - 1)[:, None] + rng.standard_normal((160, 1))
+    np.savez(folder / "own.npz", a=a, b=rng.standard_normal((160, 60)), y=y, group=np.repeat(np.arange(20), 8))
+    return "own.npz"
+
+
+def test_out_writes_the_winner_as_a_model_that_predict_takes(tmp_path: Path) -> None:
+    one_sided(tmp_path)
+    words = ["advise", "own.npz", "--fusers", "linear", "--minutes", "60", "--jobs", "1", "--out", "model"]
+    done = command(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Use linear on a alone" in done.stdout
+    assert "is trained for use, beyond the minutes of the race: 5 folds with 3 choices of settings" in done.stderr
+    said = " ".join(done.stdout.split())
+    assert "model is linear on a alone, trained on everything." in said
+    assert "Use it: fusionbench predict model --input new.npz --out answers.csv" in said
+    lines = done.stdout.splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= 80
+    asked = command("predict", "model", "--input", "own.npz", "--out", "answers.csv", cwd=tmp_path)
+    assert asked.returncode == 0, asked.stderr
+    assert len((tmp_path / "answers.csv").read_text().splitlines()) == 161
+    model = fusionbench.load_model(tmp_path / "model")
+    assert model.modalities == ["a"]
+    assert model.description.samples == 160
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("mine")
+    refused = command(*words[:-1], "other", cwd=tmp_path)  # before anything is raced
+    assert refused.returncode == 2
+    assert refused.stderr.strip().endswith("other is there and is no model: name another folder, --out DIR")
+
+
+def test_nothing_is_fitted_where_nothing_beats_chance(tmp_path: Path) -> None:
+    own(tmp_path, signal=0.0)
+    words = ["advise", "own.npz", "--fusers", "linear", "--minutes", "60", "--jobs", "1", "--out", "model"]
+    done = command(*words, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Nothing beats chance here" in done.stdout
+    assert "model is not written: nothing beats chance here, so no model is trained" in done.stderr
+    assert not (tmp_path / "model").exists()
+
+
+def test_an_advice_is_fitted_from_python_with_the_dropout_of_its_winner(tmp_path: Path) -> None:
+    target = own(tmp_path, signal=1.0)
+    found = advise.advise(target, minutes=60, fusers=("concat",), given=SHORT, results=tmp_path / "r", jobs=1)
+    dropped = next(e for e in entrants(target, ("concat",), SHORT) if e.candidate.dropout)
+    found = replace(found, winner=dropped.name, command=fitting.command(dropped, 0.1))
+    said: list[str] = []
+    model = advise.fit(found, tmp_path / "model", results=tmp_path / "r", jobs=1, say=said.append)
+    assert "beyond the minutes of the race" in said[0]
+    assert model.modalities == ["a", "b"]
+    run = json.loads(next((tmp_path / "r" / "own" / "concat").glob("*.json")).read_text())["run"]
+    assert run["hparams"]["train"]["modality_dropout"] == 0.3
+    assert run["hparams"]["train"]["steps"] == 60
+    with pytest.raises(UsageError, match="no command trains"):
+        advise.fit(replace(found, command=None), tmp_path / "none", results=tmp_path / "r")
+    assert "A model for use: no command trains" in " ".join(advise.tell(replace(found, command=None)).split())

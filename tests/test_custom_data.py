@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fusionbench import custom_data, registry
+from fusionbench import custom_data, harness, registry
 from fusionbench import data as public
 from fusionbench.check import report
 from fusionbench.custom_data import files
@@ -352,3 +352,40 @@ def test_a_fuser_learns_on_ones_own_npz(tmp_path: Path) -> None:
     assert len(trained) == 1
     assert trained[0].error is None
     assert trained[0].score > 0.6
+
+
+def test_fewer_modalities_are_as_if_the_file_had_no_others(tmp_path: Path) -> None:
+    """Shapes, encodings, damage and the hash of the data; groups stay, and samples with nothing of what is left."""
+    (tmp_path / "eda").mkdir()
+    face = arrays()["face"]
+    mask = np.ones(len(face), dtype=bool)
+    mask[:9] = False  # a whole person and half of another
+    whole = npz(tmp_path, eda_mask=mask)
+    alone = npz(tmp_path / "eda", face=None, eda_mask=mask)
+    chosen = harness.setup(str(whole), "concat", given={"benchmark": {"modalities": "eda"}})
+    lone = harness.setup(str(alone), "concat")
+    assert chosen.digest == lone.digest != harness.setup(str(whole), "concat").digest
+    assert chosen.data.streams.keys() == {"eda"}
+    assert len(set(chosen.data.groups)) == PEOPLE
+    assert len(chosen.data) == N
+    for name in ("shapes", "rates", "backbones", "corruptions", "folds", "task"):
+        assert getattr(chosen.benchmark, name) == getattr(lone.benchmark, name), name
+    assert chosen.benchmark.unused == ("face",)
+    assert chosen.run(0, 0).id != harness.setup(str(whole), "concat").run(0, 0).id
+    assert "modalities" not in harness.setup(str(whole), "concat").hparams["benchmark"]  # runs of before keep their ids
+    maker = custom_data.load(whole)
+    assert maker(modalities=("eda", "face")).shapes == maker().shapes
+    with pytest.raises(UsageError, match=r"no modality of mine\.npz is called 'fce'; did you mean face"):
+        maker(modalities=("fce",))
+    with pytest.raises(UsageError, match="eda is named twice"):
+        maker(modalities=("eda", "eda"))
+
+
+def test_fewer_modalities_keep_the_damage_that_was_asked_for_of_them(tmp_path: Path) -> None:
+    np.savez(tmp_path / "arrays.npz", **arrays(voice=arrays()["eda"]))
+    told = ["missing:face", "missing:face+eda", "noise:voice:3", "noise:all", "gap:eda"]
+    (tmp_path / "benchmark.toml").write_text(f"corruptions = {told}\n")
+    maker = custom_data.load(tmp_path)
+    assert list(maker(modalities=("face", "eda")).corruptions) == ["missing:face", "noise:all", "gap:eda"]
+    assert list(maker(modalities=("face",)).corruptions) == ["noise:all"]
+    assert list(maker().corruptions) == told

@@ -446,3 +446,34 @@ def test_a_published_row_says_how_to_train_it(place: SimpleNamespace) -> None:
         store.save(results, record, None, None)
     with pytest.raises(UsageError, match=r"3 of 3 runs of mine/concat have left no trained model .* fusionbench run"):
         fusionbench.load_model("mine/concat", results=results, data=str(place.data))
+
+
+@pytest.mark.parametrize("fuser", ["forest", "concat"])
+def test_a_model_of_some_modalities_ignores_the_others(
+    fuser: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its settings left out may be in the input, and changes nothing; what nobody knows is refused as ever."""
+    monkeypatch.setenv("FUSIONBENCH_HOME", str(tmp_path / "home"))
+    np.savez(tmp_path / "mine.npz", **people(0), fold=np.repeat(np.arange(PEOPLE) % 3, EACH))
+    given = {**(FAST if fuser == "concat" else {}), "benchmark": {"modalities": "eda"}}
+    how: dict[str, Any] = {"results": tmp_path / "results", "given": given, "track": False, "jobs": 1}
+    fusionbench.fit(fuser, str(tmp_path / "mine.npz"), tmp_path / "model", **how)
+    model = fusionbench.load_model(tmp_path / "model")
+    assert model.modalities == ["eda"]
+    assert "uses eda alone and ignores face, which an input may have" in model.summary()
+    new = asked()
+    alone = {name: value for name, value in new.items() if name != "face"}
+    first = model.answers(alone)
+    for source in (new, {**new, "face": new["face"][:, :, :2] * 1e30}):
+        found = model.answers(source)
+        assert np.array_equal(found.probabilities, first.probabilities)
+        assert found.sets is not None
+    lost = ~new["eda_mask"]
+    assert {found.missing[i] for i in np.flatnonzero(lost)} == {("eda",)}
+    assert found.sets[lost].all()  # nothing is known of them: every class may be
+    np.savez(tmp_path / "new.npz", **new)
+    assert np.array_equal(model.predict_proba(str(tmp_path / "new.npz")), first.probabilities[:, 0])
+    with pytest.raises(UsageError, match="no modality of this model is called 'voice'"):
+        model.predict({**new, "voice": new["face"]})
+    with pytest.raises(UsageError, match="has no modality of this model: eda"):
+        model.predict({"face": new["face"]})

@@ -6,7 +6,7 @@ the other groups of each outer fold, is evaluated on test groups that no choice 
 the winner's own on validation, which the race has picked for being high.
 
 The schedule is fixed before from what each training was measured to cost, and whatever was obtained is kept: the same
-command goes on where it was interrupted.
+command goes on where it was interrupted. `fit` then trains the winner on everything, as a model for use.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import torch
 from fusionbench import audit, datacheck
 from fusionbench.advise.candidates import RACED, Candidate, Entrant, entrants
 from fusionbench.advise.evaluation import Evaluation, evaluate, outer_splits
+from fusionbench.advise.fitting import fit
 from fusionbench.advise.ledger import Ledger
 from fusionbench.advise.outcome import Advice, Rival, Sensor, conclude
 from fusionbench.advise.page import write_page
@@ -40,7 +41,7 @@ from fusionbench.records import plain, store
 from fusionbench.text import counted, duration, listed
 from fusionbench.workers import follow
 
-__all__ = ["RACED", "Advice", "Rival", "Sensor", "advise", "spelled", "tell", "write_page"]
+__all__ = ["RACED", "Advice", "Rival", "Sensor", "advise", "fit", "spelled", "tell", "write_page"]
 
 #: The share of the time that a race may take before its finalists get no more seeds.
 PATIENCE = 0.95
@@ -106,7 +107,7 @@ def advise(
             say(f"race {number} of {len(tasks)}: fold {found.fold} chose {found.names['winner']}")
     assert whole is not None
     evaluations.sort(key=lambda one: one.fold)
-    advice = conclude(setup, whole, evaluations, schedule, suspicions, time.monotonic() - began)
+    advice = conclude(field, whole, evaluations, schedule, suspicions, time.monotonic() - began)
     store.write(folder / "advice.json", lambda file: file.write(spelled(advice).encode()))
     return advice
 

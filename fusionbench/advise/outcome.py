@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fusionbench import metrics, stats
+from fusionbench.advise.candidates import Entrant
 from fusionbench.advise.evaluation import FUSED, SINGLE, WINNER, Evaluation
+from fusionbench.advise.fitting import Command, command
 from fusionbench.advise.racing import FINAL, Race
 from fusionbench.advise.schedule import Schedule
 from fusionbench.conditions import Condition
@@ -57,6 +59,7 @@ class Advice:
             where there is one modality, or no single one was raced.
         rivals: the other finalists that fuse, the best first.
         given: part -> hyper-parameter -> value, what the user has set for all candidates.
+        command: what trains the winner on everything for use; None where no command can.
         suspicions: the questions of the audit whose answer makes every score too high.
         seconds: what it took; is_cut: the time had gone before the finalists had all their seeds.
     """
@@ -84,6 +87,7 @@ class Advice:
     rivals: tuple[Rival, ...]
     sensors: tuple[Sensor, ...]
     given: Mapping[str, Mapping[str, Any]]
+    command: Command | None
     schedule: Schedule
     suspicions: tuple[str, ...]
     seconds: float
@@ -99,7 +103,7 @@ class Advice:
 
 
 def conclude(
-    setup: Setup,
+    entrants: Sequence[Entrant],
     race: Race,
     evaluations: Sequence[Evaluation],
     schedule: Schedule,
@@ -107,6 +111,7 @@ def conclude(
     seconds: float,
 ) -> Advice:
     """The advice from the race on everything and from the outer folds."""
+    setup = entrants[0].setup
     benchmark, metric = setup.benchmark, setup.benchmark.task.metrics[0]
     how: dict[str, Any] = {"higher_is_better": metrics.get(metric).higher_is_better, "unit": benchmark.unit}
     promised = _table(evaluations, WINNER, metric)
@@ -115,6 +120,7 @@ def conclude(
     above = stats.family({"it": promised, CHANCE: constant}, CHANCE, "above chance", **how)["it"]
     chosen = Counter(one.names[WINNER] for one in evaluations)
     best = race.winner
+    winner = next(entrant for entrant in entrants if entrant.candidate == best.candidate)
     return Advice(
         benchmark=setup.benchmark_name,
         target=setup.arguments["benchmark"],
@@ -139,6 +145,7 @@ def conclude(
         rivals=_rivals(race, metric, how),
         sensors=_sensors(setup, evaluations, promised, metric, how),
         given=setup.arguments["given"] or {},
+        command=command(winner, best.seconds),
         schedule=schedule,
         suspicions=suspicions,
         seconds=seconds,

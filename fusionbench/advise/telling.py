@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 from fusionbench import stats, text
+from fusionbench.advise import fitting
 from fusionbench.advise.outcome import Advice, Rival, Sensor
 
 
-def tell(advice: Advice, width: int | None = 80) -> str:
-    """The answer in lines of at most this width."""
+def tell(advice: Advice, width: int | None = 80, out: Path | None = None) -> str:
+    """The answer in lines of at most this width; `out` is where its model for use is, if it has been trained."""
     title = (
         f"{advice.benchmark}: {text.counted(advice.samples, 'sample')} of "
         f"{text.counted(advice.groups, advice.unit)}, {text.listed(advice.modalities)}; "
         f"{advice.metric.replace('_', ' ')}{' in %' if advice.is_percent else ''}"
     )
-    lines = [*use(advice), *doubt(advice), *fusion(advice), *sensors(advice), *more(advice), *after(advice)]
+    lines = [*use(advice), *doubt(advice), *fusion(advice), *sensors(advice), *more(advice), *after(advice, out)]
     return "\n".join([text.wrap(title, width), "", *(text.wrap(line, width, "  ") for line in lines)]) + "\n"
 
 
@@ -96,12 +98,15 @@ def more(advice: Advice) -> Iterator[str]:
     yield f"To know more: {'; '.join(parts)}."
 
 
-def after(advice: Advice) -> Iterator[str]:
-    """How to get a model for use; of one modality there is none by this name, so nothing is said of it."""
-    if advice.above_chance.decision == "better" and not advice.is_single:
-        flags = [f"--{part}.{n} {v}" for part, values in advice.given.items() for n, v in values.items()]
-        flags += [f"--train.modality_dropout {advice.dropout:g}"] * bool(advice.dropout)
-        yield f"A model for use: {' '.join(['fusionbench fit', advice.fuser, advice.target, *flags, '--out model'])}"
+def after(advice: Advice, out: Path | None = None) -> Iterator[str]:
+    """Where the model for use is, or how to get one, or why there is none."""
+    reason = fitting.refusal(advice)
+    if out is not None:
+        yield f"{out} is {advice.winner}, trained on everything. Use it: {fitting.use(advice, str(out))}"
+    elif advice.command is not None and reason is None:
+        yield f"A model for use: {advice.command.spelled()}"
+    elif advice.above_chance.decision == "better":
+        yield f"A model for use: {reason}."
 
 
 def _noise(advice: Advice, sensor: Sensor) -> str:

@@ -146,6 +146,7 @@ class Benchmark(ABC):
         role: "headline"; "development" where a recipe was chosen on it; "synthetic"; or "exhibit", which shows
             something and counts nowhere. Sets of different roles are never averaged.
         classes: their names, in the order of the labels.
+        unused: modalities of the data that its settings leave out; a model for use ignores them in its input.
         skipped: what `load` left out, and why, a line each.
         notes: what `load` has inferred, a line each.
         licence, source, citation: of the data, for its card: a name, an address, who to cite.
@@ -172,6 +173,7 @@ class Benchmark(ABC):
     domain: str = ""
     role: Role = "headline"
     classes: Sequence[str] = ()
+    unused: Sequence[str] = ()
     skipped: Sequence[str] = ()
     notes: Sequence[str] = ()
     licence: str = ""

@@ -16,17 +16,23 @@ import numpy as np
 import torch
 
 from fusionbench.api import Batch, Benchmark, Splits, Stream, elapsed, group_folds
+from fusionbench.conditions import ALL
 from fusionbench.custom_data import files, labels
 from fusionbench.custom_data.raw import LARGEST, Raw
 from fusionbench.custom_data.settings import CONSTANTS
-from fusionbench.errors import UsageError
+from fusionbench.errors import UsageError, unknown
+from fusionbench.hparams import Added
 from fusionbench.paths import path_of
+from fusionbench.records.rows import MISSING
 
 SIDES = {"train": 0, "val": 1, "valid": 1, "validation": 1, "dev": 1, "test": 2}
 
 
 class OwnData(Benchmark):
     """A benchmark made of somebody's files by `load`.
+
+    With fewer `modalities` it is what files that hold no others would make: shapes, encodings, damage and hash follow.
+    Labels, groups and samples stay, those among them that have nothing of these modalities too.
 
     Attributes:
         origin: the .npz file or the folder.
@@ -36,17 +42,46 @@ class OwnData(Benchmark):
 
     origin: ClassVar[Path]
     _data: ClassVar[Batch]
+    _corruptions: ClassVar[Sequence[str] | None]
     _fold: ClassVar[Sequence[int] | None]
     _side: ClassVar[Sequence[int] | None]
 
-    def __init__(self, *, metrics: Annotated[tuple[str, ...], "names; the first one ranks"] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        metrics: Annotated[tuple[str, ...], "names; the first one ranks"] = (),
+        modalities: Annotated[tuple[str, ...], Added, "names of those that are used; empty: all"] = (),
+    ) -> None:
         if metrics:
             chosen = labels.known(metrics, self.task.kind, self.origin)
             self.task = replace(self.task, metrics=chosen)
+        if modalities:
+            self._keep(modalities)
+
+    def _keep(self, modalities: Sequence[str]) -> None:
+        everything = tuple(self.shapes)
+        for name in modalities:
+            if name not in everything:
+                raise unknown(f"modality of {self.origin.name}", name, everything)
+            if modalities.count(name) > 1:
+                raise UsageError(f"{self.origin.name}: the modality {name} is named twice")
+        kept = tuple(m for m in everything if m in modalities)
+        if kept == everything:
+            return
+        self.shapes = {m: self.shapes[m] for m in kept}
+        self.rates = {m: rate for m, rate in self.rates.items() if m in kept}
+        self.backbones = {m: self.backbones[m] for m in kept}
+        given = self._corruptions
+        streams = {m: self._data.streams[m] for m in kept}
+        self.corruptions = tuple(_corruptions(streams) if given is None else (c for c in given if _hits(c, kept)))
+        self.unused = tuple(m for m in everything if m not in kept)
+        self.notes = (*self.notes, f"used: {', '.join(kept)}; left out: {', '.join(self.unused)}")
 
     def load(self) -> Batch:
         """The samples as they stood in the files when the class was made."""
-        return self._data
+        if not self.unused:
+            return self._data
+        return replace(self._data, streams={m: self._data.streams[m] for m in self.shapes})
 
     def splits(self, data: Batch, fold: int) -> Splits:
         """By the fold numbers (the next fold validates), by the given sides, or by whole groups."""
@@ -66,7 +101,7 @@ class OwnData(Benchmark):
 
 
 def load(path: str | Path) -> type[OwnData]:
-    """The benchmark in a file or folder, as a class; its one setting is `metrics`. Everything is read once.
+    """The benchmark in a file or folder, as a class; its settings: `metrics` and `modalities`. Everything is read once.
 
     Raises:
         UsageError: the files are not what `docs/your-own-data.md` describes; file and row are named.
@@ -108,6 +143,7 @@ def build(raw: Raw) -> type[OwnData]:
         "task": task,
         "backbones": {m: raw.backbones.get(m) or backbone_for(s, task.per_frame) for m, s in streams.items()},
         "corruptions": tuple(settings.get("corruptions", _corruptions(streams))),
+        "_corruptions": settings.get("corruptions"),
         "_data": Batch(streams, y, y_mask, ids, groups, attributes=raw.attributes),
         **({} if raw.order is None else {"order": lambda self, data: elapsed(data.groups, raw.order)}),
         **_protocol(raw, groups),
@@ -213,3 +249,12 @@ def _corruptions(streams: Mapping[str, Stream]) -> list[str]:
     found = [f"missing:{m}" for m in streams if len(streams) > 1] + [f"noise:{m}" for m in streams]
     longer = [m for m, s in streams.items() if s.shape[0] > 1]
     return [*found, "noise:all", *(["gap:all"] if len(longer) == len(streams) else [])]
+
+
+def _hits(spelling: str, kept: Sequence[str]) -> bool:
+    """Is the damage of these modalities alone, and does it leave one of them?"""
+    name, _, rest = spelling.partition(":")
+    named = rest.partition(":")[0].split("+")
+    if named in ([""], [ALL]):
+        return True
+    return set(named) <= set(kept) and not (name == MISSING and set(named) == set(kept))

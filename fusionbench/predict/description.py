@@ -31,6 +31,7 @@ class Description:
         clock: labels a sample, as the model met them.
         modalities: modality -> `step` and `steps` that come in, `rate`, `backbone` with its `settings`, `frozen`, and
             `shape`, the step that the trained part sees. A frozen backbone also says `weights`, a hash of them.
+        unused: modalities of the data that its settings left out: an input may have them, nothing looks at them.
         seeds: one trained model each; chosen: learning rate and steps, or the settings of an estimator.
         groups: hashes of the names of the groups that were trained on; unit: what one is called.
         scores: metric -> score on groups that the folds' models had not seen, with its interval.
@@ -51,6 +52,7 @@ class Description:
     seeds: list[int]
     groups: list[str]
     unit: str
+    unused: list[str] = field(default_factory=list)
     missing: str = ""
     chosen: Mapping[str, Any] = field(default_factory=dict)
     scores: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
@@ -146,6 +148,7 @@ def describe(setup: Setup, **known: Any) -> Description:
         modalities=plain(modalities),
         groups=[] if anonymous else sorted({hashed(g) for g in data.groups}),
         unit=benchmark.unit,
+        unused=list(benchmark.unused),
         missing=setup.recipe.missing,
         code=dict(setup.code),
         data=setup.digest,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,10 @@ class Inputs:
 
 
 def read(
-    data: Any, expected: Mapping[str, Modality], columns: Mapping[str, Sequence[str] | str] | None = None
+    data: Any,
+    expected: Mapping[str, Modality],
+    columns: Mapping[str, Sequence[str] | str] | None = None,
+    unused: Collection[str] = (),
 ) -> Inputs:
     """The samples in whatever a user has.
 
@@ -54,20 +57,21 @@ def read(
         data: a dict of arrays as docs/your-own-data.md describes them, labels not needed; a data frame; a data set of
             Hugging Face; the path of an .npz, .csv or .parquet file; a benchmark, by name or path; or a `Batch`.
         columns: of a frame or table, modality -> names or patterns; by default `eda` or `eda_*`.
+        unused: modalities that the training left out on purpose: what there is of them is not looked at.
 
     Raises:
         UsageError: a modality that the model does not know, a step of another width, lengths that differ, or nothing.
     """
     if isinstance(data, Batch):
-        return _batch(data, expected, "the batch")
+        return _batch(data, expected, "the batch", unused)
     if isinstance(data, str | os.PathLike):
         name = os.fspath(data)
         if Path(name).suffix not in files.FORMATS:
-            return _benchmark(name, expected)
+            return _benchmark(name, expected, unused)
         content = files.read(Path(name).expanduser())
         if files.is_table(Path(name)):
             return _table(content, expected, columns, name)
-        return _arrays(content, expected, name)
+        return _arrays(content, expected, name, unused)
     if hasattr(data, "column_names"):
         named = [*expected, *(n for n in (ROLES["id"], ROLES["group"]) if n in data.column_names)]
         return _arrays({m: list(data[m]) for m in named if m in data.column_names}, expected, "the data set")
@@ -80,18 +84,20 @@ def read(
             f"a prediction takes a dict of arrays ({', '.join(expected)}), a data frame, a file or a benchmark, not "
             f"{type(data).__name__}"
         )
-    return _arrays(data, expected, "the dict")
+    return _arrays(data, expected, "the dict", unused)
 
 
-def _benchmark(name: str, expected: Mapping[str, Modality]) -> Inputs:
+def _benchmark(name: str, expected: Mapping[str, Modality], unused: Collection[str]) -> Inputs:
     called = registry.plugin_name(name)
     benchmark = contract.make(registry.load("benchmarks", name), {}, called)
-    return _batch(contract.load(benchmark, called), expected, called)
+    return _batch(contract.load(benchmark, called), expected, called, unused)
 
 
-def _batch(data: Batch, expected: Mapping[str, Modality], where: str) -> Inputs:
+def _batch(data: Batch, expected: Mapping[str, Modality], where: str, unused: Collection[str]) -> Inputs:
     streams: dict[str, Any] = {}
     for m, stream in data.streams.items():
+        if m in unused:
+            continue
         _check(m, tuple(stream.shape[1:]), expected, where)
         streams[m] = stream
     ids = list(data.ids) or [str(row) for row in range(len(data))]
@@ -124,8 +130,10 @@ def _table(
     return _arrays(arrays, expected, where)
 
 
-def _arrays(given: Mapping[str, Any], expected: Mapping[str, Modality], where: str) -> Inputs:
-    content = plain_arrays(given)
+def _arrays(
+    given: Mapping[str, Any], expected: Mapping[str, Modality], where: str, unused: Collection[str] = ()
+) -> Inputs:
+    content = plain_arrays(_without(given, unused))
     masks = {f"{m}_mask" for m in expected}
     for name in content:
         if name not in {*expected, *masks, *IGNORED, ROLES["id"], ROLES["group"]}:
@@ -149,6 +157,11 @@ def _arrays(given: Mapping[str, Any], expected: Mapping[str, Modality], where: s
     size = next(iter(lengths.values()), 0)
     ids = names.get("id") or [str(row) for row in range(size)]
     return _complete(streams, expected, ids, names.get("group", []), where)
+
+
+def _without(given: Any, unused: Collection[str]) -> Any:
+    names = {*unused, *(f"{m}_mask" for m in unused)}
+    return {n: v for n, v in given.items() if n not in names} if isinstance(given, Mapping) else given
 
 
 def _stream(x: np.ndarray, mask: np.ndarray, m: str, where: str) -> Stream:

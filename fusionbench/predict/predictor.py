@@ -209,7 +209,7 @@ class Predictor:
     def _asked(self, data: Any, columns: Columns | None) -> tuple[Inputs, Batch]:
         """The samples as they came and as the trained part sees them; groups that were in training are named so."""
         known = self.description
-        inputs = read(data, known.expected, columns)
+        inputs = read(data, known.expected, columns, known.unused)
         if met := known_groups(inputs.groups, known.groups):
             everyone = counted(len(set(inputs.groups)), known.unit)
             warnings.warn(
@@ -239,6 +239,9 @@ class Predictor:
 
         known = self.description
         lines = [known.note] if known.note else []
+        if known.unused:
+            used, unused = text.listed(self.modalities), text.listed(known.unused)
+            lines.append(f"uses {used} alone and ignores {unused}, which an input may have")
         for name, found in list(known.scores.items())[:1]:
             percent, score = metrics.get(name).percent, found["score"]
             low, high = found.get("low"), found.get("high")
