@@ -48,7 +48,7 @@ NAMED = {
     "sklearn": {"concat", "identity"},
     "records": {"concat", "late_average", "position", "unimodal", "unimodal_forest", "forest"},  # the references
     "report": {"summary"},  # a group of columns, and a key of the audit's JSON
-    "custom_data": {"identity", "tcn"},
+    "custom_data": {"identity", "ple", "tcn"},  # the default encodings
     "study": {"watch"},
     "audit": {"summary"},  # a key of its JSON
     "cards": {"summary"},  # the same
