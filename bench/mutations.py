@@ -88,8 +88,8 @@ MUTATIONS = (
     ),
     mutation(
         "the constant answer is that of the test labels", "harness/evaluate.py",
-        "_constant(task, data.y[train], data.y_mask[train],", "_constant(task, self.test.y, self.test.y_mask,",
-        TRAINING_PEOPLE,
+        "prior(Batch({}, data.y[train].cpu(), data.y_mask[train].cpu())",
+        "prior(Batch({}, self.test.y, self.test.y_mask)", TRAINING_PEOPLE,
     ),
     mutation(
         "damage is scaled by all samples", "harness/evaluate.py",

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from fusionbench.api import Batch, Benchmark, Splits, Stream, elapsed, group_folds
-from fusionbench.conditions import ALL
+from fusionbench.conditions import ALL, Condition
 from fusionbench.custom_data import files, labels
 from fusionbench.custom_data.raw import LARGEST, Raw
 from fusionbench.custom_data.settings import CONSTANTS
@@ -253,8 +253,11 @@ def _corruptions(streams: Mapping[str, Stream]) -> list[str]:
 
 def _hits(spelling: str, kept: Sequence[str]) -> bool:
     """Is the damage of these modalities alone, and does it leave one of them?"""
-    name, _, rest = spelling.partition(":")
-    named = rest.partition(":")[0].split("+")
-    if named in ([""], [ALL]):
+    try:
+        asked = Condition.parse(spelling)
+    except ValueError:
+        return True  # whoever takes it says what is wrong with it
+    if asked.modalities == (ALL,):
         return True
-    return set(named) <= set(kept) and not (name == MISSING and set(named) == set(kept))
+    named = set(asked.modalities)
+    return named <= set(kept) and not (asked.name == MISSING and named == set(kept))
