@@ -493,7 +493,7 @@ def test_the_bare_command_shows_usage_and_what_there_is(capsys: pytest.CaptureFi
     from fusionbench.cli import cli
 
     assert not cli.main(["data", "get"], standalone_mode=False)
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())  # lines are as wide as the terminal
     assert "data get [OPTIONS] [NAME]" in shown
     for name in data.names():
         assert f"{data.manifest(name).title}, licence {data.manifest(name).licence}" in shown
