@@ -53,7 +53,7 @@ def test_what_is_done_is_not_done_again(search: ModuleType, tmp_path: Path, monk
     assert "| toy_xor | ple | " in text
     assert "| dropout .3 | " in text
     assert "not done" not in text
-    assert len(lines.splitlines()) == 4, "concat twice, with dropout once, and the linear row"
+    assert len(lines.splitlines()) == 6, "concat twice, clean and damaged, with dropout once, and the linear row"
     monkeypatch.setattr(engine, "train", None)
     search.main()
     assert (tmp_path / "recipe.jsonl").read_text() == lines

@@ -57,9 +57,8 @@ def test_the_learning_rate_is_that_of_the_best_validation_and_of_equals_the_smal
 def test_chance_and_the_scale_of_damage_are_those_of_training_people(tmp_path: Path) -> None:
     setup = harness.setup(data(tmp_path), "concat", given=FAST)
     found = obtain(setup, tmp_path)
-    assert found.scores["chance"]["accuracy"] == pytest.approx(
-        0.2
-    )  # the majority of training is a minority of the test
+    # The majority of training, eight in ten, is a minority of the test: alone it has .2, guesses .32, the other one .8.
+    assert 0.2 <= found.scores["chance"]["accuracy"] == pytest.approx(0.32, abs=0.08)
     splits = setup.benchmark.splits(setup.data, 0)
     (run,) = setup.runs([0], [0])
     case = evaluate.Case(run, torch.nn.Identity(), splits)  # type: ignore[arg-type]  # asked nothing

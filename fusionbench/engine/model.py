@@ -100,6 +100,8 @@ class Model(nn.Module):
         encoded = self.encode(dict(batch.streams), batch.y.shape[1])
         if criterion is None:
             answers = self.fuser(encoded)
+            if not isinstance(answers, Tensor) or answers.shape[-1:] != self.prior.shape:
+                return answers  # whoever asks says that it is no answer
             seen = torch.stack([encoded[m].present for m in self.fuser.sees]).any(0)  # (B,)
             return torch.where(seen[:, None, None], answers, self.prior.to(answers.dtype))
         return self.fuser.loss(replace(batch, streams=encoded), criterion)
