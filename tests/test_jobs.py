@@ -401,3 +401,22 @@ def test_a_terminal_gets_one_live_line(
     shown = capsys.readouterr().err
     assert "1 of 4 runs, " in shown
     assert "failed: concat fold 0 seed 0: ValueError: no" in shown
+
+
+def test_what_a_command_was_killed_before_mirroring_is_mirrored_by_the_same_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirrored: list[int] = []
+
+    def killed(records: Sequence[Record], *rest: object, **how: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(jobs.tracking, "sync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        jobs.perform(plans(tmp_path, "concat", folds=[0]), tmp_path, "it", jobs=1)
+    monkeypatch.setattr(jobs.tracking, "sync", lambda records, *rest, **how: mirrored.append(len(records)))
+    done = jobs.perform(plans(tmp_path, "concat", folds=[0]), tmp_path, "it", jobs=1)
+    assert (len(done.records), done.fresh, mirrored) == (2, [], [2])
+    assert not list(tmp_path.glob(".unmirrored*"))
+    jobs.perform(plans(tmp_path, "concat", folds=[0]), tmp_path, "it", jobs=1)
+    assert mirrored == [2], "once is enough"

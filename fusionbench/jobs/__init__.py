@@ -21,6 +21,7 @@ from fusionbench.jobs.plan import Failure, Job, Outcome, Plan, Running, cut, pla
 from fusionbench.jobs.progress import watch
 from fusionbench.progress import bar, counted
 from fusionbench.records import Record
+from fusionbench.records.types import digest
 
 __all__ = [
     "Failure",
@@ -88,9 +89,13 @@ def perform(
     if cluster is not None:
         address_of(cluster)
     ready = [item for plan in plans for item in plan.done]
+    # Stands from the first new record until the mirror has them: a command that is killed in between is told so.
+    owed = results / f".unmirrored-{digest(sorted(run.id for plan in plans for run in plan.runs))}"
     plans = [plan for plan in plans if plan.todo]
     if not plans:
         say(f"{title}: {'its run is' if len(ready) == 1 else f'all {len(ready)} runs are'} on disk")
+        if track and owed.is_file():
+            _mirror(ready, results, owed, track_artifacts)
         return Performed(ready)
     train, evaluate = (sum(len(getattr(plan, part)) for plan in plans) for part in ("train", "evaluate"))
     todo = f"{text.counted(train, 'run')} to train" + (f", {evaluate} to evaluate" if evaluate else "")
@@ -109,16 +114,22 @@ def perform(
         if isinstance(event, Failure):
             failures.append(event)
         else:
+            if track and not fresh:
+                owed.touch()
             fresh.append(event)
     say(f"{title}: {text.counted(len(fresh), 'run')} in {text.duration(time.perf_counter() - began)}")
     if fresh and track:
-        # With what an interrupted command has left behind.
-        with bar("mirroring to MLflow") as advance:
-            tracking.sync(ready + fresh, results, artifacts=track_artifacts, advance=advance)
+        _mirror(ready + fresh, results, owed, track_artifacts)  # with what an interrupted command has left behind
     for item in fresh:
         if item.status != "done":
             say(f"failed: {item.run.fuser} fold {item.run.fold} seed {item.run.seed}: {item.error}")
     return Performed(ready + fresh, fresh, failures)
+
+
+def _mirror(records: Sequence[Record], results: Path, owed: Path, artifacts: bool) -> None:
+    with bar("mirroring to MLflow") as advance:
+        tracking.sync(records, results, artifacts=artifacts, advance=advance)
+    owed.unlink(missing_ok=True)
 
 
 def execute(
