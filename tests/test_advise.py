@@ -365,7 +365,7 @@ def test_nothing_is_fitted_where_nothing_beats_chance(tmp_path: Path) -> None:
 
 def test_an_advice_is_fitted_from_python_with_the_dropout_of_its_winner(tmp_path: Path) -> None:
     target = own(tmp_path, signal=1.0)
-    found = advise.advise(target, minutes=60, fusers=("concat",), given=SHORT, results=tmp_path / "r", jobs=1)
+    found = advise.advise(target, minutes=60, fusers=("linear",), given=SHORT, results=tmp_path / "r", jobs=1)
     dropped = next(e for e in entrants(target, ("concat",), SHORT) if e.candidate.dropout)
     found = replace(found, winner=dropped.name, command=fitting.command(dropped, 0.1))
     said: list[str] = []

@@ -448,7 +448,7 @@ def test_a_published_row_says_how_to_train_it(place: SimpleNamespace) -> None:
         fusionbench.load_model("mine/concat", results=results, data=str(place.data))
 
 
-@pytest.mark.parametrize("fuser", ["forest", "concat"])
+@pytest.mark.parametrize("fuser", ["linear", "concat"])
 def test_a_model_of_some_modalities_ignores_the_others(
     fuser: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

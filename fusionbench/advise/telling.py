@@ -69,6 +69,9 @@ def fusion(advice: Advice) -> Iterator[str]:
 def sensors(advice: Advice) -> Iterator[str]:
     """What each modality is worth, and what happens when it fails or gets noisy."""
     for sensor in advice.sensors:
+        if not sensor.verdict.difference and set(sensor.noise) == {sensor.without}:
+            yield f"{sensor.modality} is never looked at by what was chosen: it can go."
+            continue
         change = text.gap(sensor.verdict.difference or 0.0, advice.is_percent, signed=True)
         worth = {"worse": "keep it", "better": "better without it", "equivalent": "it can go"}
         said = worth.get(sensor.verdict.decision, "undecided whether it is needed")
