@@ -335,6 +335,7 @@ def test_out_writes_the_winner_as_a_model_that_predict_takes(tmp_path: Path) -> 
     assert "Use linear on a alone" in done.stdout
     assert "is trained for use, beyond the minutes of the race: 5 folds with 3 choices of settings" in done.stderr
     said = " ".join(done.stdout.split())
+    assert "b is never looked at by what was chosen: it can go." in said
     assert "model is linear on a alone, trained on everything." in said
     assert "Use it: fusionbench predict model --input new.npz --out answers.csv" in said
     lines = done.stdout.splitlines()
