@@ -15,6 +15,7 @@ import pytest
 
 from fusionbench import cli
 from fusionbench.records import store
+from fusionbench.text import counted
 
 Finished = tuple[Path, subprocess.CompletedProcess[str]]
 Command = Callable[..., subprocess.CompletedProcess[str]]
@@ -215,7 +216,7 @@ def test_an_interrupted_command_keeps_what_is_finished_and_goes_on(command: Comm
     kept = len(list(tmp_path.glob("results/toy_xor/concat/*.json")))
     assert 1 <= kept < 60
     again = command(*words, cwd=tmp_path)
-    assert f"{kept} runs on disk, {60 - kept} runs to train" in again.stderr
+    assert f"{counted(kept, 'run')} on disk, {counted(60 - kept, 'run')} to train" in again.stderr
 
 
 def test_missing_grid_and_compare_in_one_command_each(command: Command, tmp_path: Path) -> None:
