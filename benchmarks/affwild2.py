@@ -70,13 +70,6 @@ class Affwild2(Benchmark):
         "1811.07770"
     )
     caveats = ("frames without an annotation scored as (0, 0)",)
-    licence = "by agreement with its makers"
-    source = "https://ibug.doc.ic.ac.uk/resources/aff-wild2/"
-    citation = (
-        "Kollias and Zafeiriou, Aff-Wild2: Extending the Aff-Wild Database for Affect Recognition, 2018, arXiv "
-        "1811.07770"
-    )
-    caveats = ("frames without an annotation scored as (0, 0)",)
     corruptions = ("missing:face", "missing:voice", "occlusion:face", "white_noise:voice", "noise:all", "gap:all")
     unit = "video"
     margin = 0.02  # entries of the challenge are told apart by hundredths of CCC

@@ -1,4 +1,4 @@
-"""What somebody's files hold, before any of it is judged."""
+"""What somebody's files hold, before any of it is checked."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ class Network:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """What answers, and the split whose test samples it is judged on."""
+    """What answers, and the split whose test samples it is evaluated on."""
 
     run: Run
     model: Answering

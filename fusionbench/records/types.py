@@ -30,7 +30,7 @@ DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
 @dataclass(frozen=True)
 class Run:
-    """One training to judge: plugins, fold, seed and every hyper-parameter, defaults filled in.
+    """One training to evaluate: plugins, fold, seed and every hyper-parameter, defaults filled in.
 
     `hparams` has the parts `benchmark`, `train`, `fuser` and `backbone.<modality>`; `tuned` says which search they come
     from, if any: its trials and the hash of what it found. An ensemble names the seeds whose answers it averages; its

@@ -217,14 +217,19 @@ def front(points: Sequence[tuple[float, float]]) -> list[int]:
     return kept
 
 
-def _pareto(board: Board) -> Drawn | None:
-    costs = {
+def costs_shown(board: Board) -> dict[str, str]:
+    """What a row costs -> what it is called on an axis; seconds of training where no latency is known."""
+    if not any(row.costs.get("latency") for row in board.rows):
+        return {"trained": "trained parameters", "train": "seconds of training a run"}
+    return {
         "trained": "trained parameters",
         "latency": "ms of a forward pass, one sample",
         "latency_batch": f"ms of a forward pass, {board.batch} samples",
     }
-    if not any(row.costs.get("latency") for row in board.rows):
-        costs = {"trained": costs["trained"], "train": "seconds of training a run"}
+
+
+def _pareto(board: Board) -> Drawn | None:
+    costs = costs_shown(board)
     ranked, measure, scale = board.ranked, board.measure, _percent(board)
     scored = [r for r in ranked if r.score(measure) is not None]
     known = {c: [r for r in scored if r.costs.get(c)] for c in costs}

@@ -12,7 +12,7 @@ from fusionbench.leaderboard.curves import answers as learned
 from fusionbench.leaderboard.robustness import curves
 from fusionbench.leaderboard.statistics import DAMAGED, SCORE
 from fusionbench.report import svg
-from fusionbench.report.figures import front, shapley
+from fusionbench.report.figures import costs_shown, front, shapley
 
 #: So many rows have a colour of their own; the others are thin and grey.
 COLOURED = 6
@@ -192,13 +192,7 @@ def _fall(board: Board, family: str, rows: Sequence[tuple[Row, list[float]]]) ->
 def cost(board: Board) -> Figure | None:
     """Score against what a row costs; on the front nothing cheaper scores higher."""
     columns = {"trained": "parameters", "latency": "latency", "latency_batch": "latency-batch", "train": "seconds"}
-    costs = {
-        "trained": "trained parameters",
-        "latency": "ms of a forward pass, one sample",
-        "latency_batch": f"ms of a forward pass, {board.batch} samples",
-    }
-    if not any(row.costs.get("latency") for row in board.rows):
-        costs = {"trained": costs["trained"], "train": "seconds of training a run"}
+    costs = costs_shown(board)
     known = colours(board)
     scored = [(r, v) for r in board.ranked if (v := r.score(board.measure)) is not None]
     panels = []
