@@ -54,6 +54,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
     """One network and one estimator, fitted by the command on data of 24 people."""
     folder = tmp_path_factory.mktemp("predict")
     with pytest.MonkeyPatch.context() as patch:
+        (folder / "home").mkdir()  # which is no model
         patch.setenv("FUSIONBENCH_HOME", str(folder / "home"))
         patch.chdir(folder)
         data = folder / "mine.npz"
@@ -295,6 +296,10 @@ def test_whatever_a_user_has_gives_the_same_answers(place: SimpleNamespace) -> N
     given = asked()
     wanted = model.predict_proba(given)
     np.savez(place.folder / "same.npz", **given)
+    described = {"attribute_sex": np.array(["f", "m"] * len(given["face"]))[: len(given["face"])],
+                 "order": np.arange(len(given["face"]))}  # fmt: skip
+    np.savez(place.folder / "described.npz", **given, **described)  # whatever a file for training may say of samples
+    np.testing.assert_array_equal(model.predict_proba(str(place.folder / "described.npz")), wanted)
     streams = {
         "face": Stream(torch.from_numpy(given["face"]).float(), torch.ones(len(given["face"]), 3, dtype=torch.bool)),
         "eda": Stream(torch.from_numpy(given["eda"]).float()[:, None], torch.from_numpy(given["eda_mask"])[:, None]),

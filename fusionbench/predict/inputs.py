@@ -17,11 +17,11 @@ from fusionbench.custom_data import files
 from fusionbench.custom_data.python import columns_of, plain_arrays, side_by_side
 from fusionbench.custom_data.raw import LARGEST
 from fusionbench.custom_data.settings import ROLES
-from fusionbench.custom_data.sources import by_row
+from fusionbench.custom_data.sources import ATTRIBUTE, by_row
 from fusionbench.errors import UsageError, unknown
 
 #: Arrays that describe samples and are no modality.
-IGNORED = {ROLES[role] for role in ("label", "label_mask", "fold", "split")}
+IGNORED = {ROLES[role] for role in ("label", "label_mask", "fold", "split", "order")}
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _arrays(
     content = plain_arrays(_without(given, unused))
     masks = {f"{m}_mask" for m in expected}
     for name in content:
-        if name not in {*expected, *masks, *IGNORED, ROLES["id"], ROLES["group"]}:
+        if name not in {*expected, *masks, *IGNORED, ROLES["id"], ROLES["group"]} and not name.startswith(ATTRIBUTE):
             raise UsageError(f"{where}: {unknown('modality of this model', name, expected)}")
     streams: dict[str, Any] = {}
     for m in expected:
