@@ -54,7 +54,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
     """One network and one estimator, fitted by the command on data of 24 people."""
     folder = tmp_path_factory.mktemp("predict")
     with pytest.MonkeyPatch.context() as patch:
-        (folder / "home").mkdir()  # which is no model
+        (folder / "home").mkdir()
+        (folder / "home" / "note.txt").write_text("a folder that is no model")
         patch.setenv("FUSIONBENCH_HOME", str(folder / "home"))
         patch.chdir(folder)
         data = folder / "mine.npz"
