@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from fusionbench import registry
@@ -45,6 +46,11 @@ def parse(spelling: str, modalities: Sequence[str]) -> list[tuple[str, Corruptio
 
 def keys(name: str, seed: int, ids: Sequence[str], modalities: Sequence[str]) -> Mapping[str, torch.Tensor]:
     """The draws' keys by (corruption, seed, sample id, modality): modality -> (B,) int32. Severity is not in them."""
+    return {m: _keys(name, seed, tuple(ids), m) for m in modalities}
+
+
+@lru_cache(maxsize=1024)  # five severities, several seeds of a method and all methods of a board ask for the same
+def _keys(name: str, seed: int, ids: tuple[str, ...], modality: str) -> torch.Tensor:
     from fusionbench.api import keyed
 
-    return {m: keyed.sample_keys(ids, name, seed, m) for m in modalities}
+    return keyed.sample_keys(ids, name, seed, modality)
