@@ -1,6 +1,6 @@
 """A whole comparison as one command, against the same work as public toolkits do it: `python bench/toolkit.py`.
 
-Their way: one process a run, a plain loop over one model, a robustness sweep that meets one condition at a time. One run
+Their way: one process a run, a plain loop over one model, a robustness sweep that meets one condition at a time. A run
 of each fuser is timed in each of two kinds, the first seed of a fold (which tries every learning rate) and a later one
 (which takes what the first chose), and counted as often as it occurs: other folds are taken to cost the same. Our way
 is timed from the command line to the table, start-up included; it also trains the rows that `compare` adds, which are
