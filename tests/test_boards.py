@@ -416,6 +416,12 @@ def test_the_overview_and_the_headlines_as_a_user_types_them(folder: Path) -> No
     assert refused.returncode == 2
     assert len(refused.stderr.splitlines()) == 1
     assert "headlines.toml" in refused.stderr
+    other = folder / "development.toml"
+    other.write_text("[[claim]]\nbenchmark = 'phone'\nrow = 'jmt'\nagainst = 'concat'\n")
+    said = command(folder, "--headlines", str(other))
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.startswith("phone, clean: jmt")
+    assert "headlines" not in said.stdout, "what any other file names is no headline"
 
 
 # Headlines

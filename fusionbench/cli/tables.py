@@ -59,13 +59,19 @@ def _boards(results: Path, benchmark: str, reference: str) -> list[Board]:
 @click.option("--by", metavar="ATTRIBUTE", help="Scores and gaps by subgroup: sex, age, site, where records have it.")
 @click.option("--verdicts", is_flag=True, help="Also the sentences: what is better, and does fusion help?")
 @click.option("--across", is_flag=True, help="Instead: the methods over all data sets, by kind of set.")
-@click.option("--headlines", is_flag=True, help="Instead: the comparisons that headlines.toml names, as one family.")
+@click.option(
+    "--headlines",
+    is_flag=False,
+    flag_value="",
+    metavar="[FILE]",
+    help="Instead: the comparisons that a file names, as one family.  [alone: headlines.toml in the results]",
+)
 @click.option("--rivals", metavar="A,B,...", help="With --across: only these are tested against the reference.")
 @REFERENCE
 @RESULTS
 def leaderboard_command(
     benchmark: str, fmt: str, sort: str | None, columns: str | None, wide: bool, explain: bool, by: str | None,
-    verdicts: bool, across: bool, headlines: bool, rivals: str | None, reference: str, results: Path,
+    verdicts: bool, across: bool, headlines: str | None, rivals: str | None, reference: str, results: Path,
 ) -> int:  # fmt: skip
     """Tables from the records on disk, best first: what fits the terminal, or the columns that are asked for."""
     from fusionbench import leaderboard, text
@@ -76,13 +82,15 @@ def leaderboard_command(
         return 0
     if rivals and not across:
         raise UsageError("--rivals are tested over many data sets: add --across")
-    claims = leaderboard.read_claims(results / leaderboard.HEADLINES) if headlines else []
+    named = None if headlines is None else Path(headlines or results / leaderboard.HEADLINES)
+    claims = leaderboard.read_claims(named) if named else []
     boards = _boards(results, benchmark, reference)
     if by:
         click.echo(leaderboard.by_subgroup(boards, results, by, fmt, width))
         return 0
-    if headlines:
-        said = leaderboard.headline_sentences(leaderboard.headlines(boards, claims))
+    if named:
+        family = leaderboard.family_of(named)
+        said = leaderboard.headline_sentences(leaderboard.headlines(boards, claims, family))
         click.echo("\n".join(text.wrap(line, width, "  ") for line in said))
         return 0
     if across:

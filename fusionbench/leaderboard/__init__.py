@@ -4,7 +4,7 @@ from fusionbench.leaderboard.across import Overview, overviews
 from fusionbench.leaderboard.answer import answer
 from fusionbench.leaderboard.boards import Board, Row, build
 from fusionbench.leaderboard.claims import FILE as HEADLINES
-from fusionbench.leaderboard.claims import Claim, Headline, headlines
+from fusionbench.leaderboard.claims import Claim, Headline, family_of, headlines
 from fusionbench.leaderboard.claims import lines as headline_sentences
 from fusionbench.leaderboard.claims import read as read_claims
 from fusionbench.leaderboard.columns import explain
@@ -29,6 +29,7 @@ __all__ = [
     "by_subgroup",
     "chance",
     "explain",
+    "family_of",
     "findings",
     "footnotes",
     "headline_sentences",

@@ -16,7 +16,9 @@ from fusionbench.leaderboard.statistics import ONE_MISSING, SCORE
 from fusionbench.stats import Comparison, Table, Verdict
 
 FILE = "headlines.toml"
-FAMILY = "headlines"
+#: What is said of sets that recipes were chosen on: a family of its own, and no headline.
+DEVELOPMENT = "development.toml"
+FAMILY, CLAIMS = "headlines", "claims"  # what a family is called in sentences: of that file, of any other
 #: In place of two rows: what validation chooses of the fused rows, and of the single modalities.
 FUSED, SINGLE = "fused", "single"
 MEASURES = {**WHERE, ONE_MISSING: ONE_MISSING.capitalize()}
@@ -44,6 +46,11 @@ class Headline(NamedTuple):
         """`watch, damaged: jmt is worse than ...`, with a full stop."""
         measure = MEASURES[self.claim.measure].lower()
         return f"{self.claim.benchmark}, {measure}: {sentence(self.board, self.verdict)}"
+
+
+def family_of(path: Path) -> str:
+    """What the claims of a file are called in sentences."""
+    return FAMILY if path.name == FILE else CLAIMS
 
 
 def read(path: Path) -> list[Claim]:
@@ -81,7 +88,7 @@ def _claim(path: Path, number: int, given: Any) -> Claim:
     return Claim(**given)
 
 
-def headlines(boards: Sequence[Board], claims: Sequence[Claim]) -> list[Headline]:
+def headlines(boards: Sequence[Board], claims: Sequence[Claim], family: str = FAMILY) -> list[Headline]:
     """The verdict on every claim, all of them one family (Holm): whatever a README says of them holds together.
 
     Of the verdict in this family and the one in the family of the claim's own table the weaker stands, so that no
@@ -104,7 +111,7 @@ def headlines(boards: Sequence[Board], claims: Sequence[Claim]) -> list[Headline
             a, b, stats.difference(left, right), board.reads.margin, board.higher_is_better, board.unit
         )
         owners[str(number)] = (claim, board)
-    verdicts = stats.one_family(compared, FAMILY)
+    verdicts = stats.one_family(compared, family)
     return [Headline(*owners[key], _weaker(verdict, *owners[key])) for key, verdict in verdicts.items()]
 
 
@@ -135,8 +142,9 @@ def _side(board: Board, claim: Claim, name: str) -> tuple[str, Table]:
 
 def lines(found: Sequence[Headline]) -> list[str]:
     """The sentences, and what they rest on."""
-    tested = max((h.verdict.size for h in found if h.verdict.family == FAMILY), default=0)
+    alike = [h.verdict for h in found if h.verdict.family in (FAMILY, CLAIMS)]
+    tested = max((verdict.size for verdict in alike), default=0)
     note = f"All {len(found)} are one family, corrected together (Holm) at .05"
-    own = len(found) > sum(h.verdict.family == FAMILY for h in found)
+    own = len(found) > len(alike)
     note += "; where the family of a row's own table is stricter, its verdict stands" if own and tested else ""
     return [*(h.sentence for h in found), f"{note}."]

@@ -38,10 +38,12 @@ def readme(results: Path) -> str:
         if not records:
             raise UsageError(f"nothing is published in {results}: fusionbench records publish")
         boards = build(records, clean, here=None)  # the published files alone
-        return "\n".join(
-            [_HEAD, *_headlines(boards, results / claims.FILE), *_overviews(boards), *map(_section, boards)]
-        )
+        claimed = [line for name in CLAIMED for line in _claimed(boards, results / name)]
+        return "\n".join([_HEAD, *claimed, *_overviews(boards), *map(_section, boards)])
 
+
+#: Files of claims, and the heading above what became of them.
+CLAIMED = {claims.FILE: "Headlines", claims.DEVELOPMENT: "On sets that recipes were chosen on"}
 
 #: The second table of a benchmark: what damage and absence do.
 ROBUST = ("place", "fuser", "retained", "rce", "worst", "worst-subset", "break-even", "regret", "regret-damaged")
@@ -55,11 +57,12 @@ can be computed again with `fusionbench leaderboard`, and every row by its comma
 """
 
 
-def _headlines(boards: Sequence[Board], path: Path) -> list[str]:
+def _claimed(boards: Sequence[Board], path: Path) -> list[str]:
     if not path.is_file():
         return []
-    said = claims.lines(claims.headlines(boards, claims.read(path)))
-    return ["## Headlines\n", f"The comparisons that `{path.name}` names.\n", *(f"- {line}" for line in said), ""]
+    said = claims.lines(claims.headlines(boards, claims.read(path), claims.family_of(path)))
+    named = f"The comparisons that `{path.name}` names: `fusionbench leaderboard --headlines results/{path.name}`.\n"
+    return [f"## {CLAIMED[path.name]}\n", named, *(f"- {line}" for line in said), ""]
 
 
 def _overviews(boards: Sequence[Board]) -> list[str]:
