@@ -304,20 +304,51 @@ def _one_against_rest(scores: Array, y: Array) -> list[tuple[Array, Array]]:
 def _auroc(scores: Array, y: Array, group: Array, weights: Array) -> Array:
     """The chance that a positive sample stands above a negative one, ties half; mean over classes one against rest.
 
-    A sum over pairs of groups, so that weights cost one product with a (G, G) matrix.
+    Weights of ones but for one group, as the jackknife's, cost a sort for all of them together; others one product with
+    a (G, G) matrix of the pairs that each two groups win.
     """
     size = weights.shape[1]
+    changed = weights != 1
+    near = changed.sum(1) <= 1
+    place = changed[near].argmax(1)
+    step, far = weights[near, place] - 1, weights[~near]
     found = []
     for score, positive in _one_against_rest(scores, y):
-        levels, level = np.unique(score, return_inverse=True)
-        place = level[~positive] * size + group[~positive]
-        negatives = np.bincount(place, minlength=len(levels) * size).reshape(-1, size)
-        beaten = negatives.cumsum(0) - 0.5 * negatives  # (levels, G) negatives below, ties half
-        pairs = np.zeros((size, size))
-        np.add.at(pairs, group[positive], beaten[level[positive]])
+        won = np.empty(len(weights))
+        above, below, within = _pairs_of_groups(score, positive, group, size)
+        won[near] = above.sum() + step * (above + below)[place] + step**2 * within[place]
+        if len(far):
+            won[~near] = ((far @ _pairs(score, positive, group, size)) * far).sum(1)
         counts = weights @ by_group(group, size, positive, ~positive)  # (B, 2)
-        found.append(ratio(((weights @ pairs) * weights).sum(1), counts.prod(1)))
+        found.append(ratio(won, counts.prod(1)))
     return _known_mean(np.stack(found, axis=-1))
+
+
+def _pairs(score: Array, positive: Array, group: Array, size: int) -> Array:
+    """(G, G) how often a positive of one group stands above a negative of another, ties half."""
+    levels, level = np.unique(score, return_inverse=True)
+    place = level[~positive] * size + group[~positive]
+    negatives = np.bincount(place, minlength=len(levels) * size).reshape(-1, size)
+    beaten = negatives.cumsum(0) - 0.5 * negatives  # (levels, G) negatives below, ties half
+    pairs = np.zeros((size, size))
+    np.add.at(pairs, group[positive], beaten[level[positive]])
+    return pairs
+
+
+def _pairs_of_groups(score: Array, positive: Array, group: Array, size: int) -> tuple[Array, Array, Array]:
+    """Of that matrix the sums over rows and over columns and the diagonal, (G,) each, without the matrix."""
+    levels, level = np.unique(score, return_inverse=True)
+    positives, negatives = (np.bincount(level[of], minlength=len(levels)) for of in (positive, ~positive))
+    beaten = negatives.cumsum() - 0.5 * negatives  # of each level
+    beating = positives[::-1].cumsum()[::-1] - 0.5 * positives
+    above = np.bincount(group[positive], beaten[level[positive]], minlength=size)
+    below = np.bincount(group[~positive], beating[level[~positive]], minlength=size)
+    cells, cell = np.unique(group * len(levels) + level, return_inverse=True)  # levels within each group, in order
+    negatives = np.bincount(cell[~positive], minlength=len(cells))
+    first = np.searchsorted(cells // len(levels), np.arange(size))  # of each group
+    before = np.concatenate([[0], negatives.cumsum()])[first]
+    own = negatives.cumsum() - 0.5 * negatives - before[cells // len(levels)]
+    return above, below, np.bincount(group[positive], own[cell[positive]], minlength=size)
 
 
 def _auprc(scores: Array, y: Array, group: Array, weights: Array) -> Array:

@@ -252,9 +252,12 @@ def test_packing_moves_no_score(kind: str, seed: int, scale: float, shift: float
 def test_ranks_are_stored_in_a_byte_under_damage() -> None:
     kept = answers("rank", 0, 0, people=20, each=40)
     arrays = pack({"a": condensed(gather(kept), ["auroc"])}, ["auroc"])
-    assert arrays["0/auroc"].shape == (5, 1, len(CONDITIONS), kept.y_mask.sum())
-    assert arrays["0/auroc"].dtype == np.uint16
-    assert arrays["0/auroc"][:, 0, 1:].max() == 255
+    assert arrays["0/auroc"].shape == (2, 5, 1, len(CONDITIONS), kept.y_mask.sum())
+    assert arrays["0/auroc"].dtype == np.uint8
+    low, high = arrays["0/auroc"]
+    assert high[:, 0, 0].max() > 0, "clean ranks are whole"
+    assert high[:, 0, 1:].max() == 0
+    assert low[:, 0, 1:].max() == 255
 
 
 def test_numbers_that_single_precision_would_move_are_stored_whole() -> None:

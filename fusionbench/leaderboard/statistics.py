@@ -261,14 +261,25 @@ def tables_of(row: RowRecords, results: Path, metric: str) -> tuple[Table | None
 def mean_table(levels: Iterable[Sequence[Table]]) -> Table:
     """The mean over corruptions of the mean over severities, as a table: it can be resampled and tested as a score."""
     parts = list(levels)
+    by_fold = _mean([[table.by_fold for table in same] for same in parts])
+    return replace(parts[0][0], by_fold=by_fold, values=_MeanOf(parts))
 
-    def mean(values: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
-        return np.mean([np.mean(same, axis=0) for same in values], axis=0)
 
-    by_fold = mean([[table.by_fold for table in same] for same in parts])
-    return replace(
-        parts[0][0], by_fold=by_fold, values=lambda w: mean([[table.values(w) for table in same] for same in parts])
-    )
+@dataclass(frozen=True, eq=False)
+class _MeanOf(stats.Jackknifed):
+    """`values` of the mean of tables: what each has found already serves again."""
+
+    parts: Sequence[Sequence[Table]]
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        return _mean([[table.values(weights) for table in same] for same in self.parts])
+
+    def without_each(self) -> np.ndarray:
+        return _mean([[table.without_each for table in same] for same in self.parts])
+
+
+def _mean(values: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    return np.mean([np.mean(same, axis=0) for same in values], axis=0)
 
 
 def oriented(metric: str, value: float | None) -> float | None:

@@ -86,9 +86,10 @@ def gather(answers: Predictions) -> Evidence:
 def condensed(evidence: Evidence, names: Sequence[str]) -> Evidence:
     """What of it is published: of the first metric under every condition, of all others on the clean input.
 
-    Where a group is a single step its sums are no less than its answer: then the answers stay. Scores become ranks.
+    Scores become ranks. Where a group is a single step its sums are no less than its answer: then the answers stay,
+    unless the first metric is of scores, whose ranks under damage take a byte where answers take two a class.
     """
-    if evidence.answers is None or (evidence.counts == 1).all():
+    if evidence.answers is None or ((evidence.counts == 1).all() and metrics.get(names[0]).evidence == "sums"):
         return evidence
     values: dict[str, Array] = {}
     for name in dict.fromkeys(names):

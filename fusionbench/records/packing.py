@@ -3,8 +3,9 @@
 Runs with the same groups and conditions stand in one block `<b>/`: `runs` (R,), `conditions` (C,), `groups` and
 `counts` (G,), with scores also `group` and `y` (k,), and under the name of a metric its sums (width, R, C, G) or ranks
 (columns, R, C, k); `attribute:<name>` (G,) says of what sex, age or site a group is. Whole numbers are in the smallest
-type, others in single precision where no score moves by more than `EXACT`, as planes of bytes (bytes, width, R, C, G):
-equal bytes apart compress better. Where a group is one step the answers of each run stand under its id.
+type, others in single precision where no score moves by more than `EXACT`, what is longer than a byte as planes of
+bytes (bytes, width, R, C, G): equal bytes apart compress better. Where a group is one step the answers of each run
+stand under its id.
 """
 
 from __future__ import annotations
@@ -59,7 +60,10 @@ def _block(kept: Sequence[Evidence], members: Sequence[str]) -> dict[str, Array]
     for name in first.values:
         whole = np.stack([e.values[name] for e in kept])  # (R, C, G, width)
         slim = _slim(np.moveaxis(whole, -1, 0))
-        arrays[name] = slim if slim.dtype.kind == "u" else _planes(slim, name, kept)
+        if slim.dtype.kind != "u":
+            slim = _single(slim, name, kept)
+        whole_numbers = slim.dtype.kind == "u" and slim.dtype != np.uint16
+        arrays[name] = slim if whole_numbers else _planes(slim)
     return arrays
 
 
@@ -70,17 +74,21 @@ def _slim(a: Array) -> Array:
     return a.astype(np.min_scalar_type(int(a.max(initial=0))))
 
 
-def _planes(a: Array, name: str, kept: Sequence[Evidence]) -> Array:
-    """(bytes, width, R, C, G) of numbers (width, R, C, G)."""
+def _single(a: Array, name: str, kept: Sequence[Evidence]) -> Array:
+    """Numbers (width, R, C, G) in single precision where no score moves by it, else in double."""
     single = a.astype(np.float32)
     for number, e in enumerate(kept):
         rounded = Evidence(
             e.groups, e.counts, e.conditions, {name: np.moveaxis(single[:, number], 0, -1)}, e.group, e.y
         )
         if not np.allclose(rounded.pooled(name), e.pooled(name), rtol=0, atol=EXACT, equal_nan=True):
-            single = a.astype(np.float64)
-            break
-    little = np.ascontiguousarray(single).astype(single.dtype.newbyteorder("<"))
+            return a.astype(np.float64)
+    return single
+
+
+def _planes(a: Array) -> Array:
+    """(bytes, width, R, C, G) of numbers (width, R, C, G): two bytes are whole numbers, four or eight are not."""
+    little = np.ascontiguousarray(a).astype(a.dtype.newbyteorder("<"))
     return np.ascontiguousarray(np.moveaxis(little[..., None].view(np.uint8), -1, 0))
 
 
@@ -129,7 +137,8 @@ class Packed(Mapping[str, Evidence]):
             a = self.arrays[key]
             if part in metrics.METRICS:
                 if a.ndim == 5:  # planes of bytes
-                    a = np.ascontiguousarray(np.moveaxis(a, 0, -1)).view(f"<f{len(a)}")[..., 0]
+                    kind = "u" if len(a) == 2 else "f"
+                    a = np.ascontiguousarray(np.moveaxis(a, 0, -1)).view(f"<{kind}{len(a)}")[..., 0]
                 a = np.moveaxis(a, 0, -1)  # (R, C, G, width)
             elif part in ("group", "counts"):
                 a = a.astype(np.int64)

@@ -20,6 +20,7 @@ before anything is trained. Over many data sets: `standings`, `beats` and `again
 from fusionbench.stats.cells import (
     Cell,
     Components,
+    Jackknifed,
     Table,
     per_group_scores,
     score,
@@ -95,6 +96,7 @@ __all__ = [
     "Difference",
     "Fusion",
     "Interval",
+    "Jackknifed",
     "Place",
     "Resolution",
     "Sources",

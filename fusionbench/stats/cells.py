@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
 
@@ -79,8 +80,15 @@ class Table:
         size = len(self.groups)
         if size < 2:
             return np.full((self.seeds, size), np.nan)
-        values = self.values(np.vstack([np.ones(size), 1 - np.eye(size)]))  # (1 + G, R)
+        values = self.without_each
         return (size * values[:1] - (size - 1) * values[1:]).T
+
+    @cached_property
+    def without_each(self) -> Array:
+        """(1 + G, R) the metric of all groups, and of all but each."""
+        if isinstance(self.values, Jackknifed):
+            return self.values.without_each()
+        return self.values(without_each(len(self.groups)))
 
     @cached_property
     def influence(self) -> Array:
@@ -95,6 +103,24 @@ class Table:
     def lost(self) -> Array:
         """(G,) is the metric of some seed undefined without this group?"""
         return ~np.isfinite(self.pseudo).all(0)
+
+
+class Jackknifed(ABC):
+    """`values` of a table that leaves out one group after the other faster than by weights."""
+
+    @abstractmethod
+    def __call__(self, weights: Array) -> Array:
+        """As `Table.values`."""
+
+    @abstractmethod
+    def without_each(self) -> Array:
+        """(1 + G, R) of all groups, and of all but each."""
+
+
+@lru_cache(maxsize=2)  # the runs of a row have two sizes at most, and many conditions
+def without_each(size: int) -> Array:
+    """(1 + G, G) the weights of that, not to be written to."""
+    return np.vstack([np.ones(size), 1 - np.eye(size)])
 
 
 def tabulate(cells: Sequence[Cell] | Table, metric: Metric) -> Table:
@@ -181,10 +207,22 @@ def _from_sums(
         stack[:, m.seed, m.place] += sums
         by_fold[:, m.seed, m.fold] = finish(sums.sum(1, dtype=np.float64))
 
-    def evaluator(sums: Array) -> Callable[[Array], Array]:
-        return lambda weights: finish(np.tensordot(weights, sums, (1, 1)))
+    return [(own, _OfSums(sums, finish)) for own, sums in zip(by_fold, stack, strict=True)]
 
-    return [(own, evaluator(sums)) for own, sums in zip(by_fold, stack, strict=True)]
+
+@dataclass(frozen=True, eq=False)
+class _OfSums(Jackknifed):
+    """The metric of pooled sums (R, G, width)."""
+
+    sums: Array
+    finish: Callable[[Array], Array]
+
+    def __call__(self, weights: Array) -> Array:
+        return self.finish(np.tensordot(weights, self.sums, (1, 1)))
+
+    def without_each(self) -> Array:
+        total = self.sums.sum(1, keepdims=True)
+        return self.finish(np.moveaxis(np.concatenate([total, total - self.sums], axis=1), 1, 0))
 
 
 def _from_scores(
@@ -194,29 +232,59 @@ def _from_scores(
 
     `values` are (C, k, columns) of each run.
     """
-    seeds, folds, size = shape
-
-    def one(m: _Member, scores: Array, weights: Array) -> Array:
-        if np.isnan(scores).any() or not len(scores):
-            return np.full(len(weights), np.nan)
-        return metric.finish(scores, m.kept.y, m.kept.group, weights[:, m.place])
-
-    def evaluator(number: int) -> Callable[[Array], Array]:
-        def evaluate(weights: Array) -> Array:
-            above, below = np.zeros((2, len(weights), seeds))
-            for m, scores in zip(members, values, strict=True):
-                found, share = one(m, scores[number], weights), weights[:, m.place].mean(1)
-                known = ~np.isnan(found)
-                above[:, m.seed] += np.where(known, share * found, 0.0)
-                below[:, m.seed] += np.where(known, share, 0.0)
-            return metrics.ratio(above, below)
-
-        return evaluate
-
+    seeds, folds, _ = shape
+    made = [_OfScores(members, [scores[c] for scores in values], shape, metric) for c in range(len(values[0]))]
     by_fold = np.full((len(values[0]), seeds, folds), np.nan)
-    for m, scores in zip(members, values, strict=True):
-        by_fold[:, m.seed, m.fold] = [one(m, part, np.ones((1, size)))[0] for part in scores]
-    return [(own, evaluator(number)) for number, own in enumerate(by_fold)]
+    for number, one in enumerate(made):
+        for m, scores in zip(members, one.scores, strict=True):
+            by_fold[number, m.seed, m.fold] = one.of_run(m, scores, np.ones((1, len(m.place))))[0]
+    return list(zip(by_fold, made, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class _OfScores(Jackknifed):
+    """The mean over the runs of a seed of each one's metric, by the scores (k, columns) of each."""
+
+    members: Sequence[_Member]
+    scores: Sequence[Array]
+    shape: tuple[int, ...]
+    metric: metrics.Metric
+
+    def of_run(self, m: _Member, scores: Array, weights: Array) -> Array:
+        """(B,) the metric of one run, by weights (B, g) of its own groups."""
+        found = np.full(len(weights), np.nan)
+        if np.isnan(scores).any() or not len(scores):
+            return found
+        whole = (weights == 1).all(1)  # all of its groups, once each: most rows where the groups of another run change
+        rows = weights.any(1) & ~whole
+        finish = partial(self.metric.finish, scores, m.kept.y, m.kept.group)
+        if whole.any():
+            found[whole] = finish(np.ones((1, weights.shape[1])))[0]
+        if rows.any():
+            found[rows] = finish(weights[rows])
+        return found
+
+    def __call__(self, weights: Array) -> Array:
+        above, below = np.zeros((2, len(weights), self.shape[0]))
+        for m, scores in zip(self.members, self.scores, strict=True):
+            own = weights[:, m.place]
+            self._add(above, below, m, self.of_run(m, scores, own), own.mean(1))
+        return metrics.ratio(above, below)
+
+    def without_each(self) -> Array:
+        above, below = np.zeros((2, 1 + self.shape[-1], self.shape[0]))
+        for m, scores in zip(self.members, self.scores, strict=True):
+            own = without_each(len(m.place))
+            rows = np.zeros(len(above), dtype=np.int64)  # without a group of another run nothing changes in this one
+            rows[1 + m.place] = 1 + np.arange(len(m.place))
+            self._add(above, below, m, self.of_run(m, scores, own)[rows], own.mean(1)[rows])
+        return metrics.ratio(above, below)
+
+    @staticmethod
+    def _add(above: Array, below: Array, m: _Member, found: Array, share: Array) -> None:
+        known = ~np.isnan(found)
+        above[:, m.seed] += np.where(known, share * found, 0.0)
+        below[:, m.seed] += np.where(known, share, 0.0)
 
 
 def _shared(members: Sequence[_Member], metric: metrics.Metric) -> tuple[list[str], list[Array]]:
@@ -246,6 +314,8 @@ def score(cells: Sequence[Cell] | Table, metric: Metric) -> float | None:
 def per_group_scores(cells: Sequence[Cell] | Table, metric: Metric) -> dict[str, float | None]:
     """Group -> its own metric averaged over seeds, None where a group alone has none (a constant label, say)."""
     table = tabulate(cells, metric)
+    if metrics.get(metric).evidence == "scores" and (table.counts == 1).all():
+        return dict.fromkeys(map(str, table.groups))  # one step has no rank
     own = table.values(np.eye(len(table.groups))).mean(1)  # (G,)
     return {str(name): defined(value) for name, value in zip(table.groups, own, strict=True)}
 
