@@ -44,6 +44,8 @@ class Metric:
         narrow: a linear map of sums to fewer, which may be taken of each group before groups are added up, and what
             finishes those: narrow[1](narrow[0](sums)) is finish(sums).
         filled: steps without a label count, as zeros on both sides. Only to mirror public numbers; never tested.
+        without_each: with evidence "scores", (scores, y, group, G) -> (1 + G,) the metric of all groups and of all but
+            each, where that is faster than by weights.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Metric:
     percent: bool = False
     narrow: tuple[Callable[[Array], Array], Callable[[Array], Array]] | None = None
     filled: bool = False
+    without_each: Callable[[Array, Array, Array, int], Array] | None = None
 
     @property
     def higher_is_better(self) -> bool:
@@ -304,39 +307,37 @@ def _one_against_rest(scores: Array, y: Array) -> list[tuple[Array, Array]]:
 def _auroc(scores: Array, y: Array, group: Array, weights: Array) -> Array:
     """The chance that a positive sample stands above a negative one, ties half; mean over classes one against rest.
 
-    Weights of ones but for one group, as the jackknife's, cost a sort for all of them together; others one product with
-    a (G, G) matrix of the pairs that each two groups win.
+    A sum over pairs of groups, so that weights cost one product with a (G, G) matrix.
     """
     size = weights.shape[1]
-    changed = weights != 1
-    near = changed.sum(1) <= 1
-    place = changed[near].argmax(1)
-    step, far = weights[near, place] - 1, weights[~near]
     found = []
     for score, positive in _one_against_rest(scores, y):
-        won = np.empty(len(weights))
-        above, below, within = _pairs_of_groups(score, positive, group, size)
-        won[near] = above.sum() + step * (above + below)[place] + step**2 * within[place]
-        if len(far):
-            won[~near] = ((far @ _pairs(score, positive, group, size)) * far).sum(1)
+        levels, level = np.unique(score, return_inverse=True)
+        place = level[~positive] * size + group[~positive]
+        negatives = np.bincount(place, minlength=len(levels) * size).reshape(-1, size)
+        beaten = negatives.cumsum(0) - 0.5 * negatives  # (levels, G) negatives below, ties half
+        pairs = np.zeros((size, size))
+        np.add.at(pairs, group[positive], beaten[level[positive]])
         counts = weights @ by_group(group, size, positive, ~positive)  # (B, 2)
-        found.append(ratio(won, counts.prod(1)))
+        found.append(ratio(((weights @ pairs) * weights).sum(1), counts.prod(1)))
     return _known_mean(np.stack(found, axis=-1))
 
 
-def _pairs(score: Array, positive: Array, group: Array, size: int) -> Array:
-    """(G, G) how often a positive of one group stands above a negative of another, ties half."""
-    levels, level = np.unique(score, return_inverse=True)
-    place = level[~positive] * size + group[~positive]
-    negatives = np.bincount(place, minlength=len(levels) * size).reshape(-1, size)
-    beaten = negatives.cumsum(0) - 0.5 * negatives  # (levels, G) negatives below, ties half
-    pairs = np.zeros((size, size))
-    np.add.at(pairs, group[positive], beaten[level[positive]])
-    return pairs
+def _auroc_without_each(scores: Array, y: Array, group: Array, size: int) -> Array:
+    """The same of all groups, and of all but each: what a group wins, loses and holds of the pairs, by sorting."""
+    found = []
+    for score, positive in _one_against_rest(scores, y):
+        above, below, within = _pairs_of_groups(score, positive, group, size)
+        counts = by_group(group, size, positive, ~positive)  # (G, 2)
+        won = above.sum() - np.concatenate([[0], above + below - within])
+        total = counts.sum(0)
+        left = np.concatenate([total[None], total - counts])
+        found.append(ratio(won, left.prod(1)))
+    return _known_mean(np.stack(found, axis=-1))
 
 
 def _pairs_of_groups(score: Array, positive: Array, group: Array, size: int) -> tuple[Array, Array, Array]:
-    """Of that matrix the sums over rows and over columns and the diagonal, (G,) each, without the matrix."""
+    """(G,) each: pairs that a group's positives win, that its negatives lose, and that it wins within itself."""
     levels, level = np.unique(score, return_inverse=True)
     positives, negatives = (np.bincount(level[of], minlength=len(levels)) for of in (positive, ~positive))
     beaten = negatives.cumsum() - 0.5 * negatives  # of each level
@@ -379,6 +380,11 @@ def _answered(name: str, finish: Callable[[Array], Array]) -> Metric:
     return _classify(name, _confusion, lambda sums: finish(_margins(sums)), **how)
 
 
+def _ranked(name: str, finish: Callable[..., Array], **how: Any) -> Metric:
+    """A metric of the order in which answers stand."""
+    return _classify(name, _log_odds, finish, better="higher", probabilities=True, evidence="scores", **how)
+
+
 _DECLARED = (
     _answered("accuracy", _accuracy),
     _answered("macro_f1", _macro_f1),
@@ -388,8 +394,8 @@ _DECLARED = (
     _classify("nll", _nll, _mean, better="lower", probabilities=True),
     _classify("brier", _brier, _mean, better="lower", probabilities=True),
     _classify("ece", _gaps, _ece, better="lower", probabilities=True),
-    _classify("auroc", _log_odds, _auroc, better="higher", probabilities=True, evidence="scores"),
-    _classify("auprc", _log_odds, _auprc, better="higher", probabilities=True, evidence="scores"),
+    _ranked("auroc", _auroc, without_each=_auroc_without_each),
+    _ranked("auprc", _auprc),
     Metric("ccc", "regress", _moments, _ccc, "higher", "concordance", score=_ccc_of),
     Metric("pearson", "regress", _moments, _pearson, "higher", "squared", score=_pearson_of),
     Metric("mae", "regress", _absolute, _mean_error, "lower", "squared", score=_error_of(1)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from fusionbench.errors import UsageError
 from fusionbench.metrics import METRICS
 from fusionbench.stats import (
     Cell,
+    Jackknifed,
     corrected_test,
     corrected_variance,
     critical_difference,
@@ -281,3 +283,24 @@ def test_the_module_imports_neither_torch_nor_what_is_slow() -> None:
     heavy = ("torch", "scipy.special", "scipy.stats", "pandas")
     code = f"import sys, fusionbench.stats; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("metric", ["auroc", "auprc", "macro_f1", "ccc"])
+def test_leaving_out_a_group_is_to_weigh_it_with_nought(metric: str) -> None:
+    """The short way of the jackknife gives what weights give, with ties, several steps a group and empty classes."""
+    rng = np.random.default_rng(3)
+    kind = "regress" if metric == "ccc" else "classify"
+    runs = []
+    for seed in (0, 1):
+        for fold in (0, 1):
+            groups = np.array([f"g{fold}{i}" for i in rng.integers(0, 7, 40)])
+            y = rng.integers(0, 3, (40, 1)) if kind == "classify" else rng.normal(size=(40, 1, 1))
+            pred = np.round(rng.normal(size=(40, 1, 3 if kind == "classify" else 1)), 1)  # ties
+            runs.append(Cell(seed, fold, np.sort(groups), pred, y, np.ones((40, 1), dtype=bool)))
+    shared = {run.fold: (run.groups, run.y) for run in runs if run.seed == 0}  # a fold is the same for every seed
+    table = tabulate([replace(run, groups=shared[run.fold][0], y=shared[run.fold][1]) for run in runs], metric)
+    size = len(table.groups)
+    by_weights = table.values(np.vstack([np.ones(size), 1 - np.eye(size)]))
+    assert isinstance(table.values, Jackknifed)
+    np.testing.assert_allclose(table.without_each, by_weights, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(table.scores, by_weights[0], rtol=1e-12, atol=1e-12)

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property
 
 import numpy as np
 
@@ -117,9 +117,8 @@ class Jackknifed(ABC):
         """(1 + G, R) of all groups, and of all but each."""
 
 
-@lru_cache(maxsize=2)  # the runs of a row have two sizes at most, and many conditions
 def without_each(size: int) -> Array:
-    """(1 + G, G) the weights of that, not to be written to."""
+    """(1 + G, G) the weights of that."""
     return np.vstack([np.ones(size), 1 - np.eye(size)])
 
 
@@ -237,7 +236,7 @@ def _from_scores(
     by_fold = np.full((len(values[0]), seeds, folds), np.nan)
     for number, one in enumerate(made):
         for m, scores in zip(members, one.scores, strict=True):
-            by_fold[number, m.seed, m.fold] = one.of_run(m, scores, np.ones((1, len(m.place))))[0]
+            (by_fold[number, m.seed, m.fold],) = one.of_run(m, scores, np.ones((1, len(m.place))))
     return list(zip(by_fold, made, strict=True))
 
 
@@ -252,17 +251,20 @@ class _OfScores(Jackknifed):
 
     def of_run(self, m: _Member, scores: Array, weights: Array) -> Array:
         """(B,) the metric of one run, by weights (B, g) of its own groups."""
-        found = np.full(len(weights), np.nan)
+        found, rows = np.full(len(weights), np.nan), weights.any(1)
         if np.isnan(scores).any() or not len(scores):
             return found
-        whole = (weights == 1).all(1)  # all of its groups, once each: most rows where the groups of another run change
-        rows = weights.any(1) & ~whole
-        finish = partial(self.metric.finish, scores, m.kept.y, m.kept.group)
-        if whole.any():
-            found[whole] = finish(np.ones((1, weights.shape[1])))[0]
-        if rows.any():
-            found[rows] = finish(weights[rows])
+        if self.metric.without_each is not None and (weights == 1).all():
+            found[:] = self.metric.without_each(scores, m.kept.y, m.kept.group, len(m.place))[0]
+        elif rows.any():
+            found[rows] = self.metric.finish(scores, m.kept.y, m.kept.group, weights[rows])
         return found
+
+    def of_run_without_each(self, m: _Member, scores: Array) -> Array:
+        """(1 + g,) the metric of one run, of all of its own groups and of all but each."""
+        if self.metric.without_each is None or np.isnan(scores).any() or not len(scores):
+            return self.of_run(m, scores, without_each(len(m.place)))
+        return self.metric.without_each(scores, m.kept.y, m.kept.group, len(m.place))
 
     def __call__(self, weights: Array) -> Array:
         above, below = np.zeros((2, len(weights), self.shape[0]))
@@ -274,10 +276,11 @@ class _OfScores(Jackknifed):
     def without_each(self) -> Array:
         above, below = np.zeros((2, 1 + self.shape[-1], self.shape[0]))
         for m, scores in zip(self.members, self.scores, strict=True):
-            own = without_each(len(m.place))
+            size = len(m.place)
             rows = np.zeros(len(above), dtype=np.int64)  # without a group of another run nothing changes in this one
-            rows[1 + m.place] = 1 + np.arange(len(m.place))
-            self._add(above, below, m, self.of_run(m, scores, own)[rows], own.mean(1)[rows])
+            rows[1 + m.place] = 1 + np.arange(size)
+            share = np.where(rows == 0, 1.0, 1 - 1 / size)
+            self._add(above, below, m, self.of_run_without_each(m, scores)[rows], share)
         return metrics.ratio(above, below)
 
     @staticmethod
