@@ -84,7 +84,8 @@ def leaderboard_command(
         raise UsageError("--rivals are tested over many data sets: add --across")
     named = None if headlines is None else Path(headlines or results / leaderboard.HEADLINES)
     claims = leaderboard.read_claims(named) if named else []
-    boards = _boards(results, benchmark, reference)
+    wanted = dict.fromkeys(claim.benchmark for claim in claims) if claims and benchmark == "*" else [benchmark]
+    boards = [board for name in wanted for board in _boards(results, name, reference)]
     if by:
         click.echo(leaderboard.by_subgroup(boards, results, by, fmt, width))
         return 0

@@ -168,7 +168,25 @@ def _constant_like(table: Table, chance: float) -> Table:
     """Chance on the same groups, as if of the same seeds (two at least): it has none of its own."""
     seeds = max(2, table.seeds)
     by_fold = np.full((seeds, table.by_fold.shape[1]), chance)
-    return replace(table, by_fold=by_fold, values=lambda weights: np.full((len(weights), seeds), chance))
+    return replace(table, by_fold=by_fold, values=_Constant(chance, seeds, len(table.groups)))
+
+
+@dataclass(frozen=True)
+class _Constant(stats.Jackknifed):
+    """`values` that no weight changes."""
+
+    value: float
+    seeds: int
+    groups: int
+
+    def __call__(self, weights: np.ndarray) -> np.ndarray:
+        return np.full((len(weights), self.seeds), self.value)
+
+    def whole(self) -> np.ndarray:
+        return np.full(self.seeds, self.value)
+
+    def without_each(self) -> np.ndarray:
+        return np.full((1 + self.groups, self.seeds), self.value)
 
 
 def does_fusion_help(
@@ -273,6 +291,9 @@ class _MeanOf(stats.Jackknifed):
 
     def __call__(self, weights: np.ndarray) -> np.ndarray:
         return _mean([[table.values(weights) for table in same] for same in self.parts])
+
+    def whole(self) -> np.ndarray:
+        return _mean([[table.scores for table in same] for same in self.parts])
 
     def without_each(self) -> np.ndarray:
         return _mean([[table.without_each for table in same] for same in self.parts])

@@ -68,6 +68,8 @@ class Table:
     @cached_property
     def scores(self) -> Array:
         """(R,) the metric of each seed, pooled over folds."""
+        if isinstance(self.values, Jackknifed):
+            return self.values.whole()
         return self.values(np.ones((1, len(self.groups))))[0]
 
     @cached_property
@@ -111,6 +113,10 @@ class Jackknifed(ABC):
     @abstractmethod
     def __call__(self, weights: Array) -> Array:
         """As `Table.values`."""
+
+    @abstractmethod
+    def whole(self) -> Array:
+        """(R,) of all groups."""
 
     @abstractmethod
     def without_each(self) -> Array:
@@ -219,6 +225,9 @@ class _OfSums(Jackknifed):
     def __call__(self, weights: Array) -> Array:
         return self.finish(np.tensordot(weights, self.sums, (1, 1)))
 
+    def whole(self) -> Array:
+        return self(np.ones((1, self.sums.shape[1])))[0]
+
     def without_each(self) -> Array:
         total = self.sums.sum(1, keepdims=True)
         return self.finish(np.moveaxis(np.concatenate([total, total - self.sums], axis=1), 1, 0))
@@ -235,8 +244,8 @@ def _from_scores(
     made = [_OfScores(members, [scores[c] for scores in values], shape, metric) for c in range(len(values[0]))]
     by_fold = np.full((len(values[0]), seeds, folds), np.nan)
     for number, one in enumerate(made):
-        for m, scores in zip(members, one.scores, strict=True):
-            (by_fold[number, m.seed, m.fold],) = one.of_run(m, scores, np.ones((1, len(m.place))))
+        for m, found in zip(members, one.runs(), strict=True):
+            by_fold[number, m.seed, m.fold] = found
     return list(zip(by_fold, made, strict=True))
 
 
@@ -252,19 +261,28 @@ class _OfScores(Jackknifed):
     def of_run(self, m: _Member, scores: Array, weights: Array) -> Array:
         """(B,) the metric of one run, by weights (B, g) of its own groups."""
         found, rows = np.full(len(weights), np.nan), weights.any(1)
-        if np.isnan(scores).any() or not len(scores):
-            return found
-        if self.metric.without_each is not None and (weights == 1).all():
-            found[:] = self.metric.without_each(scores, m.kept.y, m.kept.group, len(m.place))[0]
-        elif rows.any():
+        if rows.any() and len(scores) and not np.isnan(scores).any():
             found[rows] = self.metric.finish(scores, m.kept.y, m.kept.group, weights[rows])
         return found
 
-    def of_run_without_each(self, m: _Member, scores: Array) -> Array:
-        """(1 + g,) the metric of one run, of all of its own groups and of all but each."""
-        if self.metric.without_each is None or np.isnan(scores).any() or not len(scores):
-            return self.of_run(m, scores, without_each(len(m.place)))
-        return self.metric.without_each(scores, m.kept.y, m.kept.group, len(m.place))
+    @cached_property
+    def each(self) -> list[Array]:
+        """Of each run (1 + g,) the metric of all of its own groups, and of all but each."""
+        found = []
+        for m, scores in zip(self.members, self.scores, strict=True):
+            size = len(m.place)
+            if self.metric.without_each is None or np.isnan(scores).any() or not len(scores):
+                found.append(self.of_run(m, scores, without_each(size)))
+            else:
+                found.append(self.metric.without_each(scores, m.kept.y, m.kept.group, size))
+        return found
+
+    def runs(self) -> list[float]:
+        """The metric of each run."""
+        if self.metric.without_each is not None:
+            return [float(found[0]) for found in self.each]
+        ones = [np.ones((1, len(m.place))) for m in self.members]
+        return [float(self.of_run(*of)[0]) for of in zip(self.members, self.scores, ones, strict=True)]
 
     def __call__(self, weights: Array) -> Array:
         above, below = np.zeros((2, len(weights), self.shape[0]))
@@ -273,14 +291,19 @@ class _OfScores(Jackknifed):
             self._add(above, below, m, self.of_run(m, scores, own), own.mean(1))
         return metrics.ratio(above, below)
 
+    def whole(self) -> Array:
+        above, below = np.zeros((2, 1, self.shape[0]))
+        for m, found in zip(self.members, self.runs(), strict=True):
+            self._add(above, below, m, np.array([found]), np.ones(1))
+        return metrics.ratio(above, below)[0]
+
     def without_each(self) -> Array:
         above, below = np.zeros((2, 1 + self.shape[-1], self.shape[0]))
-        for m, scores in zip(self.members, self.scores, strict=True):
+        for m, found in zip(self.members, self.each, strict=True):
             size = len(m.place)
             rows = np.zeros(len(above), dtype=np.int64)  # without a group of another run nothing changes in this one
             rows[1 + m.place] = 1 + np.arange(size)
-            share = np.where(rows == 0, 1.0, 1 - 1 / size)
-            self._add(above, below, m, self.of_run_without_each(m, scores)[rows], share)
+            self._add(above, below, m, found[rows], np.where(rows == 0, 1.0, 1 - 1 / size))
         return metrics.ratio(above, below)
 
     @staticmethod
