@@ -307,20 +307,40 @@ def _one_against_rest(scores: Array, y: Array) -> list[tuple[Array, Array]]:
 def _auroc(scores: Array, y: Array, group: Array, weights: Array) -> Array:
     """The chance that a positive sample stands above a negative one, ties half; mean over classes one against rest.
 
-    A sum over pairs of groups, so that weights cost one product with a (G, G) matrix.
+    Weights cost a product with a (G, G) matrix of pairs of groups or, of many small groups, a pass over the samples.
     """
     size = weights.shape[1]
+    wins = _won_by_samples if size * size > 8 * len(y) else _won_by_groups
     found = []
     for score, positive in _one_against_rest(scores, y):
-        levels, level = np.unique(score, return_inverse=True)
-        place = level[~positive] * size + group[~positive]
-        negatives = np.bincount(place, minlength=len(levels) * size).reshape(-1, size)
-        beaten = negatives.cumsum(0) - 0.5 * negatives  # (levels, G) negatives below, ties half
-        pairs = np.zeros((size, size))
-        np.add.at(pairs, group[positive], beaten[level[positive]])
         counts = weights @ by_group(group, size, positive, ~positive)  # (B, 2)
-        found.append(ratio(((weights @ pairs) * weights).sum(1), counts.prod(1)))
+        found.append(ratio(wins(score, positive, group, weights), counts.prod(1)))
     return _known_mean(np.stack(found, axis=-1))
+
+
+def _won_by_groups(score: Array, positive: Array, group: Array, weights: Array) -> Array:
+    """(B,) pairs in which a positive stands above a negative, ties half, by pairs of groups."""
+    size = weights.shape[1]
+    levels, level = np.unique(score, return_inverse=True)
+    place = level[~positive] * size + group[~positive]
+    negatives = np.bincount(place, minlength=len(levels) * size).reshape(-1, size)
+    beaten = negatives.cumsum(0) - 0.5 * negatives  # (levels, G) negatives below, ties half
+    pairs = np.zeros((size, size))
+    np.add.at(pairs, group[positive], beaten[level[positive]])
+    return ((weights @ pairs) * weights).sum(1)
+
+
+def _won_by_samples(score: Array, positive: Array, group: Array, weights: Array) -> Array:
+    """The same, sample by sample in the order of their scores."""
+    order = np.argsort(score, kind="stable")
+    _, first, count = np.unique(score[order], return_index=True, return_counts=True)
+    begin, end = np.repeat(first, count), np.repeat(first + count, count)  # of each one's level
+    above, parts = positive[order], []
+    for part in np.array_split(weights, 1 + weights.shape[0] * len(score) // 2_000_000):
+        own = part[:, group[order]]  # (b, k)
+        below = np.pad(np.where(above, 0.0, own).cumsum(1), ((0, 0), (1, 0)))  # negatives before each place
+        parts.append((own * above * (below[:, begin] + below[:, end])).sum(1) / 2)
+    return np.concatenate(parts)
 
 
 def _auroc_without_each(scores: Array, y: Array, group: Array, size: int) -> Array:

@@ -268,3 +268,13 @@ def test_concordance_from_sums_is_that_of_the_samples() -> None:
     declared = metrics.get("ccc")
     sums = declared.collect(pred, y, np.arange(60) % 6, 6)
     assert float(declared.finish(sums.sum(0))) == pytest.approx(metrics.ccc_each(pred, y).mean())
+
+
+@pytest.mark.parametrize(("groups", "steps"), [(7, 60), (40, 40), (300, 300)])
+def test_pairs_are_won_alike_by_groups_and_by_samples(groups: int, steps: int) -> None:
+    rng = np.random.default_rng(groups)
+    score, positive = rng.integers(0, 12, steps).astype(float), rng.random(steps) < 0.4  # with ties
+    weights = rng.integers(0, 4, (9, groups)).astype(float)
+    sides = [won(score, positive, np.arange(steps) % groups, weights)
+             for won in (metrics._won_by_groups, metrics._won_by_samples)]  # fmt: skip
+    np.testing.assert_allclose(*sides, rtol=1e-12)
