@@ -125,13 +125,13 @@ MUTATIONS = (
     # Paired by keys.
     mutation(
         "damage is drawn by a sample's place", "corruptions/__init__.py",
-        "keyed.sample_keys(ids, name, seed, m)",
-        "keyed.sample_keys([str(i) for i, _ in enumerate(ids)], name, seed, m)",
+        "keyed.sample_keys(ids, name, seed, modality)",
+        "keyed.sample_keys([str(i) for i, _ in enumerate(ids)], name, seed, modality)",
         "corruptions.py::test_keys_are_of_a_samples_name_and_not_of_its_place",
     ),
     mutation(
         "damage is the same at every seed", "corruptions/__init__.py",
-        "keyed.sample_keys(ids, name, seed, m)", "keyed.sample_keys(ids, name, m)",
+        "keyed.sample_keys(ids, name, seed, modality)", "keyed.sample_keys(ids, name, modality)",
         "corruptions.py::test_draws_differ_between_seeds_samples_and_modalities",
     ),
     mutation(

@@ -445,7 +445,7 @@ def test_init_check_run(command: Command, tmp_path: Path, make: Callable[[Path],
     assert out == (folder / "benchmark.toml").read_text()
     status, out, _ = command("data", "check", folder)
     assert status == 0, out
-    assert "120 samples of 12 groups" in out
+    assert "120 samples of 12 groups" in " ".join(out.split())
     assert command("run", "-b", folder, *QUICK, "--results", tmp_path / "results")[0] == 0
     status, _, err = command("data", "init", folder)
     assert status == 2
