@@ -261,8 +261,11 @@ class _OfScores(Jackknifed):
     def of_run(self, m: _Member, scores: Array, weights: Array) -> Array:
         """(B,) the metric of one run, by weights (B, g) of its own groups."""
         found, rows = np.full(len(weights), np.nan), weights.any(1)
+        like_first = (weights == weights[:1]).all(1)  # where a group of another run is left out, nothing changes here
+        rows[1:] &= ~like_first[1:]
         if rows.any() and len(scores) and not np.isnan(scores).any():
             found[rows] = self.metric.finish(scores, m.kept.y, m.kept.group, weights[rows])
+        found[like_first] = found[0]
         return found
 
     @cached_property
