@@ -260,9 +260,10 @@ class _OfScores(Jackknifed):
 
     def of_run(self, m: _Member, scores: Array, weights: Array) -> Array:
         """(B,) the metric of one run, by weights (B, g) of its own groups."""
-        found, rows = np.full(len(weights), np.nan), weights.any(1)
+        found = np.full(len(weights), np.nan)
         like_first = (weights == weights[:1]).all(1)  # where a group of another run is left out, nothing changes here
-        rows[1:] &= ~like_first[1:]
+        rows = np.asarray(weights.any(1) & ~like_first)
+        rows[0] = weights[0].any()
         if rows.any() and len(scores) and not np.isnan(scores).any():
             found[rows] = self.metric.finish(scores, m.kept.y, m.kept.group, weights[rows])
         found[like_first] = found[0]
