@@ -92,7 +92,9 @@ def main() -> None:
     for prediction in foreseen:
         name = prediction.benchmark
         boards = leaderboard.build(store.load(results, name), results)
-        board = next(board for board in boards if board.title == name)
+        board = next((board for board in boards if board.title == name), None)
+        if board is None:
+            raise SystemExit(f"{results} has no board of {name}: fusionbench compare concat -b {name}")
         best = leader(board, SCORE)
         hit = family_of(best) == prediction.family
         hits += hit

@@ -15,7 +15,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "results" / "FINDINGS.md"
 NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d[\d,]*)?\.?\d+(?![\w])")
-#: Years and the level of a test are no results.
 COMMANDS = ("fusionbench ", "python bench/")
 
 
