@@ -1,0 +1,47 @@
+"""Logistic regression, or ridge, on the summaries of each modality alone; their probabilities (or values) averaged.
+
+Missing modalities: each model learns from the samples that have its modality, and the average is over those present.
+
+Not compared: the linear models are scikit-learn's own.
+
+Ours: the summaries (`fusionbench.api.summaries`), one penalty for all modalities, the grid that validation chooses from.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from fusionbench.api import Range, Spec
+
+from ._classical import Rows, plain, there
+from .late_forest import LateForest
+
+
+class LateLinear(LateForest):  # averages as it does; what is averaged is another model
+    grid = {"penalty": (1.0, 10.0, 100.0)}
+
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        penalty: Annotated[float, Range(0.01, 1000.0, log=True), "L2 penalty of the standardised weights"] = 10.0,
+    ) -> None:
+        super().__init__(spec)
+        self.penalty = penalty
+
+    def learn(self, x: Rows, y: np.ndarray, groups: np.ndarray, seed: int) -> None:
+        self.models = {}
+        for m, rows in x.items():
+            known = y[there(rows)]
+            if len(known) > 1 and (self.spec.kind == "regress" or len(np.unique(known)) > 1):
+                self.models[m] = self._model().fit(rows[there(rows)], plain(known))
+
+    def _model(self) -> Any:
+        if self.spec.kind == "classify":
+            return make_pipeline(StandardScaler(), LogisticRegression(C=1 / self.penalty, max_iter=2000, tol=1e-3))
+        return make_pipeline(StandardScaler(), Ridge(alpha=self.penalty))
