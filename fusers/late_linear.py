@@ -4,7 +4,7 @@ Missing modalities: each model learns from the samples that have its modality, a
 
 Not compared: the linear models are scikit-learn's own.
 
-Ours: the summaries (`fusionbench.api.summaries`), one penalty for all modalities, the grid that validation chooses from.
+Ours: the summaries (`fusionbench.api.summaries`), one penalty for all modalities, and the grid that validation tries.
 """
 
 from __future__ import annotations

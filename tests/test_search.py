@@ -18,6 +18,7 @@ from fusionbench.api import Choice, Range, Stream
 from fusionbench.engine import Member, Trained
 from fusionbench.errors import UsageError
 from fusionbench.hparams import HParam
+from fusionbench.report import tuning
 from fusionbench.search import Searching, Trial, Tuned, outcome, space, study
 
 GIVEN: dict[str, dict[str, Any]] = {"train": {"steps": 30, "interval": 10}}
@@ -425,6 +426,16 @@ def test_a_study_is_made_again_from_the_files_that_are_committed(searched: tuple
         there = chosen[part][last]
         assert str(value) == str(there) or float(value) == pytest.approx(there[0] if last == "lr" else there)
     assert search.restored(results, "toy_xor", "jmt") == {}
+
+
+def test_what_a_budget_buys_is_counted_by_hand() -> None:
+    def searched_as(*trials: tuple[float, float | None]) -> Any:
+        return SimpleNamespace(trials=[SimpleNamespace(user_attrs={"seconds": s}, value=v) for s, v in trials])
+
+    fast, slow = searched_as((1, 0.5), (2, None), (1, 0.7)), searched_as((10, None), (5, 0.2), (5, 0.1), (9, 0.9))
+    assert tuning.so_far(slow) == [None, 0.2, 0.2, 0.9]
+    assert tuning.spent([fast]) == [(1, 0.5), (3, 0.5), (4, 0.7)]
+    assert tuning.spent([fast, slow]) == [(9, pytest.approx(0.35)), (12, pytest.approx(0.45))]
 
 
 # --- wrong input ---

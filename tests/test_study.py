@@ -113,7 +113,8 @@ def test_tune_then_run_with_what_was_found(
     for journal in tmp_path.glob("results/*/*/*.journal"):
         journal.unlink()  # what is committed is enough for the figures
     assert fusionbench_("report", "--figures", "paper")[0] == 0
-    assert [path for path in tmp_path.glob("paper/**/*tuning*") if path.stat().st_size > 1000]
+    for figure in ("tuning", "budget"):
+        assert [path for path in tmp_path.glob(f"paper/**/*{figure}*") if path.stat().st_size > 1000]
     for words, message in (
         (["tune"], "tune what?"),
         (["tune", "concat", *toy, "--trials", "0"], "trials"),

@@ -12,7 +12,7 @@ from fusionbench.leaderboard.curves import answers as learned
 from fusionbench.leaderboard.robustness import curves, lattice
 from fusionbench.leaderboard.statistics import DAMAGED, SCORE, oriented
 from fusionbench.report.drawing import COLOURED, COLOURS, FAINT, INK, STYLE, Drawn, Picture, new
-from fusionbench.report.tuning import tuning
+from fusionbench.report.tuning import budgets, tuning
 
 
 def draw(board: Board, name: str, searches: Mapping[str, Mapping[int, Any]]) -> list[Picture]:
@@ -26,6 +26,7 @@ def draw(board: Board, name: str, searches: Mapping[str, Mapping[int, Any]]) -> 
     makers: dict[str, Callable[[Board], Drawn | None]] = {
         "scores": _scores, "missing": _missing, "curves": _curves, "pareto": _pareto, "shapley": _shapley,
         "learning": _learning, "tuning": lambda board: tuning(board, searches),
+        "budget": lambda board: budgets(board, searches),
     }  # fmt: skip
     pictures = []
     with matplotlib.rc_context(STYLE):

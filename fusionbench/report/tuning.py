@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from statistics import fmean
 from typing import Any
+
+import numpy as np
 
 from fusionbench.leaderboard import Board
 from fusionbench.report.drawing import COLOURS, Drawn, new
@@ -25,11 +28,7 @@ def tuning(board: Board, searches: Mapping[str, Mapping[int, Any]]) -> Drawn | N
     figure, axes = new(8.0, 0.6 + 1.75 * len(found), len(found), 2, width_ratios=[1, 1])
     for (left, right), (fuser, studies) in zip(axes, found.items(), strict=True):
         for number, (fold, study) in enumerate(sorted(studies.items())):
-            best, curve = None, []
-            for trial in study.trials:
-                if trial.value is not None and (best is None or trial.value > best):
-                    best = trial.value
-                curve.append(best)
+            curve = so_far(study)
             left.step(range(len(curve)), curve, where="post", lw=1.2, color=COLOURS[number % len(COLOURS)],
                       label=f"fold {fold}")  # fmt: skip
         left.set_title(rows[fuser].label, loc="left")
@@ -49,6 +48,56 @@ def tuning(board: Board, searches: Mapping[str, Mapping[int, Any]]) -> Drawn | N
         figure,
         list(rows.values()),
     )
+
+
+def budgets(board: Board, searches: Mapping[str, Mapping[int, Any]]) -> Drawn | None:
+    """Every tuned fuser's best validation score so far, against the seconds that its search had taken by then.
+
+    Args:
+        searches: fuser -> outer fold -> Optuna study.
+    """
+    rows = {row.fuser: row for row in board.ranked if row.records.first.run.budget and searches.get(row.fuser)}
+    found = {fuser: curve for fuser in rows if len(curve := spent(list(searches[fuser].values()))) > 1}
+    if not found:
+        return None
+    figure, axes = new(6.4, 3.6)
+    ax = axes[0, 0]
+    for (style, colour), (fuser, curve) in zip(product(("-", "--", ":"), COLOURS), found.items(), strict=False):
+        ax.step(*zip(*curve, strict=True), where="post", lw=1.4, ls=style, color=colour, label=rows[fuser].label)
+        ax.plot(*curve[0], "o", ms=4, color=colour)
+    ax.set_xscale("log")
+    ax.set_xlabel("seconds of search, an outer fold")
+    ax.set_ylabel("best validation")
+    ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return (
+        "Score against budget",
+        "The best validation score so far, mean over the outer folds, against the seconds of search by then. The point "
+        "is trial 0, the defaults; every line ends after the same number of trials. On whom the choice was made: what "
+        "it is worth on other people is in the table.",
+        figure,
+        list(rows.values()),
+    )
+
+
+def spent(studies: Sequence[Any]) -> list[tuple[float, float]]:
+    """(seconds, best score) after each trial, means over the studies; from the first trial on that all completed."""
+    curves = [so_far(study) for study in studies]
+    seconds = [np.cumsum([trial.user_attrs["seconds"] for trial in study.trials]) for study in studies]
+    points = []
+    for number in range(min(map(len, curves))):
+        best = [score for curve in curves if (score := curve[number]) is not None]
+        if len(best) == len(curves):
+            points.append((fmean(float(spent[number]) for spent in seconds), fmean(best)))
+    return points
+
+
+def so_far(study: Any) -> list[float | None]:
+    """The best score after each trial; None before the first that is complete."""
+    curve: list[float | None] = []
+    for trial in study.trials:
+        known = [value for value in (trial.value, *curve[-1:]) if value is not None]
+        curve.append(max(known, default=None))
+    return curve
 
 
 def importances(studies: Sequence[Any]) -> Mapping[str, float]:

@@ -177,6 +177,7 @@ def restored(results: Path, benchmark: str, fuser: str) -> dict[int, Any]:
         trial = optuna.create_trial(
             state=optuna.trial.TrialState.COMPLETE if complete else optuna.trial.TrialState.PRUNED,
             value=float(row["score"]) if complete else None, params=params, distributions=ranges,
+            user_attrs={"seconds": float(row["seconds"])},
         )  # fmt: skip
         fold = int(row["fold"])
         study = studies[fold] = studies.get(fold) or optuna.create_study(direction="maximize")
