@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import searched as buys
 import torch
 
 from fusionbench import engine, harness, search
@@ -436,6 +437,23 @@ def test_what_a_budget_buys_is_counted_by_hand() -> None:
     assert tuning.so_far(slow) == [None, 0.2, 0.2, 0.9]
     assert tuning.spent([fast]) == [(1, 0.5), (3, 0.5), (4, 0.7)]
     assert tuning.spent([fast, slow]) == [(9, pytest.approx(0.35)), (12, pytest.approx(0.45))]
+
+
+def test_the_table_of_budgets_is_made_from_what_lies_beside_the_records(
+    searched: tuple[Path, Tuned], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, tuned = searched
+    out = tmp_path / "searched.md"
+    monkeypatch.setattr("sys.argv", ["searched.py", "--results", str(results), "--out", str(out)])
+    buys.main()
+    (line,) = [line for line in out.read_text().splitlines() if line.startswith("| concat")]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    chosen = tuned.folds["0"]
+    assert chosen.default_score is not None
+    assert cells[1:3] == [f"{chosen.default_score:.3f}", f"{max(t.score or 0 for t in tuned.table[:5]):.3f}"]
+    assert cells[-3:] == ["0", "-", "-"], "nobody has run them on test people"
+    assert "<svg" in out.with_suffix(".svg").read_text()
+    assert line in capsys.readouterr().out
 
 
 # --- wrong input ---

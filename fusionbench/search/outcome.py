@@ -153,7 +153,7 @@ def load_trials(results: Path, benchmark: str, fuser: str) -> list[dict[str, str
     rows = []
     for number, row in enumerate(csv.DictReader(io.StringIO(text)), 2):
         try:
-            int(row["fold"]), int(row["number"]), float(row["score"] or 0)
+            int(row["fold"]), int(row["number"]), float(row["score"] or 0), float(row["seconds"])
             if None in row or None in row.values():
                 raise ValueError("too many or too few columns")
         except (KeyError, ValueError, TypeError) as error:
