@@ -333,13 +333,15 @@ def _won_by_groups(score: Array, positive: Array, group: Array, weights: Array) 
 def _won_by_samples(score: Array, positive: Array, group: Array, weights: Array) -> Array:
     """The same, sample by sample in the order of their scores."""
     order = np.argsort(score, kind="stable")
+    above, owner = positive[order], group[order]
     _, first, count = np.unique(score[order], return_index=True, return_counts=True)
-    begin, end = np.repeat(first, count), np.repeat(first + count, count)  # of each one's level
-    above, parts = positive[order], []
+    before = np.concatenate([[0], (~above).cumsum()])  # negatives before each place
+    fewest, most = (before[np.repeat(place, count)[above]] for place in (first, first + count))  # of a positive's level
+    parts = []
     for part in np.array_split(weights, 1 + weights.shape[0] * len(score) // 2_000_000):
-        own = part[:, group[order]]  # (b, k)
-        below = np.pad(np.where(above, 0.0, own).cumsum(1), ((0, 0), (1, 0)))  # negatives before each place
-        parts.append((own * above * (below[:, begin] + below[:, end])).sum(1) / 2)
+        below = np.zeros((len(part), before[-1] + 1))
+        np.cumsum(part[:, owner[~above]], 1, out=below[:, 1:])
+        parts.append((part[:, owner[above]] * (below[:, fewest] + below[:, most])).sum(1) / 2)
     return np.concatenate(parts)
 
 

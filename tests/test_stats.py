@@ -286,8 +286,8 @@ def test_the_module_imports_neither_torch_nor_what_is_slow() -> None:
 
 
 @pytest.mark.parametrize("metric", ["auroc", "auprc", "macro_f1", "ccc"])
-def test_leaving_out_a_group_is_to_weigh_it_with_nought(metric: str) -> None:
-    """The short way of the jackknife gives what weights give, with ties, several steps a group and empty classes."""
+def test_leaving_out_groups_is_to_weigh_them_with_nought(metric: str) -> None:
+    """The short ways of jackknife and subgroup give what weights do; ties, several steps a group, empty classes."""
     rng = np.random.default_rng(3)
     kind = "regress" if metric == "ccc" else "classify"
     runs = []
@@ -304,3 +304,15 @@ def test_leaving_out_a_group_is_to_weigh_it_with_nought(metric: str) -> None:
     assert isinstance(table.values, Jackknifed)
     np.testing.assert_allclose(table.without_each, by_weights, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(table.scores, by_weights[0], rtol=1e-12, atol=1e-12)
+    chosen = rng.random(size) < 0.6
+    chosen[:1], chosen[-1:] = True, False
+    some = table.restricted(chosen)
+    spread = np.zeros((4, size))
+    spread[:, chosen] = rng.integers(0, 3, (4, chosen.sum()))
+    np.testing.assert_allclose(some.values(spread[:, chosen]), table.values(spread), rtol=1e-12, atol=1e-12)
+    left_out = np.vstack([np.ones(chosen.sum()), 1 - np.eye(chosen.sum())])
+    np.testing.assert_allclose(some.without_each, some.values(left_out), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(some.scores, table.values(1.0 * chosen[None])[0], rtol=1e-12, atol=1e-12)
+    assert list(some.groups) == list(table.groups[chosen])
+    with pytest.raises(TypeError):
+        replace(table, values=lambda weights: weights[:, :1]).restricted(chosen)

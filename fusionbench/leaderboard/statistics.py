@@ -188,6 +188,9 @@ class _Constant(stats.Jackknifed):
     def without_each(self) -> np.ndarray:
         return np.full((1 + self.groups, self.seeds), self.value)
 
+    def restricted(self, chosen: np.ndarray) -> stats.Jackknifed:
+        return replace(self, groups=int(chosen.sum()))
+
 
 def does_fusion_help(
     rows: Sequence[RowRecords], known: Mapping[str, Table], results: Path, margin: float | None, **how: Any
@@ -297,6 +300,9 @@ class _MeanOf(stats.Jackknifed):
 
     def without_each(self) -> np.ndarray:
         return _mean([[table.without_each for table in same] for same in self.parts])
+
+    def restricted(self, chosen: np.ndarray) -> stats.Jackknifed:
+        return _MeanOf([[table.restricted(chosen) for table in same] for same in self.parts])
 
 
 def _mean(values: Sequence[Sequence[np.ndarray]]) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from fusionbench.leaderboard.boards import Board, Row
 from fusionbench.leaderboard.statistics import SCORE, tables_of
 from fusionbench.records import store
 from fusionbench.records.rows import RowRecords
-from fusionbench.stats import Interval, Table
+from fusionbench.stats import Interval
 
 FORMATS = {"table": "simple", "markdown": "pipe", "html": "html", "json": ""}
 UNKNOWN = "not known"
@@ -84,20 +84,8 @@ def served(row: Row, of: Mapping[str, str], results: Path, board: Board) -> Serv
     if table is None or any(str(group) not in of for group in table.groups):
         return None
     mine = np.array([of[str(group)] for group in table.groups])
-    scores = {name: stats.interval(restricted(table, mine == name), board.metric) for name in np.unique(mine)}
+    scores = {name: stats.interval(table.restricted(mine == name), board.metric) for name in np.unique(mine)}
     return Served(row, {str(name): found for name, found in scores.items()}, _gap(list(scores.values())))
-
-
-def restricted(table: Table, chosen: np.ndarray) -> Table:
-    """The table of some of its groups alone."""
-    place = np.flatnonzero(chosen)
-
-    def values(weights: np.ndarray) -> np.ndarray:
-        whole = np.zeros((len(weights), len(chosen)))
-        whole[:, place] = weights
-        return table.values(whole)
-
-    return replace(table, groups=table.groups[place], counts=table.counts[place], fold=table.fold[place], values=values)
 
 
 def _gap(found: Sequence[Interval]) -> Interval:

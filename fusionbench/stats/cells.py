@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -106,6 +106,13 @@ class Table:
         """(G,) is the metric of some seed undefined without this group?"""
         return ~np.isfinite(self.pseudo).all(0)
 
+    def restricted(self, chosen: Array) -> Table:
+        """The table of some of its groups alone, `chosen` (G,) bool; `by_fold` stays that of all."""
+        if not isinstance(self.values, Jackknifed):
+            raise TypeError("only tables of evidence can be restricted")
+        groups, counts, fold = self.groups[chosen], self.counts[chosen], self.fold[chosen]
+        return replace(self, groups=groups, counts=counts, fold=fold, values=self.values.restricted(chosen))
+
 
 class Jackknifed(ABC):
     """`values` of a table that leaves out one group after the other faster than by weights."""
@@ -121,6 +128,10 @@ class Jackknifed(ABC):
     @abstractmethod
     def without_each(self) -> Array:
         """(1 + G, R) of all groups, and of all but each."""
+
+    @abstractmethod
+    def restricted(self, chosen: Array) -> Jackknifed:
+        """The values of a table of some groups alone, `chosen` (G,) bool: as with weights of 0 for all others."""
 
 
 def without_each(size: int) -> Array:
@@ -163,7 +174,7 @@ def tables(runs: Sequence[tuple[int, int, Evidence]], metric: Metric, repartitio
     names, rows = np.unique(np.concatenate([kept.groups for *_, kept in runs]), return_inverse=True)
     parts = np.split(rows, np.cumsum([len(kept.groups) for *_, kept in runs])[:-1])
     members = [
-        _Member(seeds.index(seed), folds.index(fold), place, kept)
+        _Member(seeds.index(seed), folds.index(fold), place, kept, len(place))
         for (seed, fold, kept), place in zip(runs, parts, strict=True)
     ]
     by_run = np.zeros((len(seeds), len(folds), len(names)), dtype=np.int64)
@@ -186,12 +197,16 @@ def tables(runs: Sequence[tuple[int, int, Evidence]], metric: Metric, repartitio
 
 @dataclass(frozen=True, eq=False)
 class _Member:
-    """A run of a table: its seed and fold by number, and where its groups stand among those of the table."""
+    """A run of a table: its seed and fold by number, and where its groups stand among those of the table.
+
+    `size` is how many groups it has tested, of which a subgroup's table holds some.
+    """
 
     seed: int
     fold: int
     place: Array
     kept: Evidence
+    size: int
 
 
 Found = tuple[Array, Callable[[Array], Array]]  # `by_fold` and `values` of a table
@@ -231,6 +246,9 @@ class _OfSums(Jackknifed):
     def without_each(self) -> Array:
         total = self.sums.sum(1, keepdims=True)
         return self.finish(np.moveaxis(np.concatenate([total, total - self.sums], axis=1), 1, 0))
+
+    def restricted(self, chosen: Array) -> Jackknifed:
+        return _OfSums(self.sums[:, chosen], self.finish)
 
 
 def _from_scores(
@@ -292,13 +310,13 @@ class _OfScores(Jackknifed):
         above, below = np.zeros((2, len(weights), self.shape[0]))
         for m, scores in zip(self.members, self.scores, strict=True):
             own = weights[:, m.place]
-            self._add(above, below, m, self.of_run(m, scores, own), own.mean(1))
+            self._add(above, below, m, self.of_run(m, scores, own), own.sum(1) / m.size)
         return metrics.ratio(above, below)
 
     def whole(self) -> Array:
         above, below = np.zeros((2, 1, self.shape[0]))
         for m, found in zip(self.members, self.runs(), strict=True):
-            self._add(above, below, m, np.array([found]), np.ones(1))
+            self._add(above, below, m, np.array([found]), np.array([len(m.place) / m.size]))
         return metrics.ratio(above, below)[0]
 
     def without_each(self) -> Array:
@@ -307,8 +325,20 @@ class _OfScores(Jackknifed):
             size = len(m.place)
             rows = np.zeros(len(above), dtype=np.int64)  # without a group of another run nothing changes in this one
             rows[1 + m.place] = 1 + np.arange(size)
-            self._add(above, below, m, found[rows], np.where(rows == 0, 1.0, 1 - 1 / size))
+            self._add(above, below, m, found[rows], np.where(rows == 0, size, size - 1) / m.size)
         return metrics.ratio(above, below)
+
+    def restricted(self, chosen: Array) -> Jackknifed:
+        renumbered = chosen.cumsum() - 1
+        members, scores = [], []
+        for m, own in zip(self.members, self.scores, strict=True):
+            inside = chosen[m.place]  # of its groups
+            samples = inside[m.kept.group]
+            group = (inside.cumsum() - 1)[m.kept.group[samples]]
+            kept = replace(m.kept, y=m.kept.y[samples], group=group)
+            members.append(replace(m, place=renumbered[m.place[inside]], kept=kept))
+            scores.append(own[samples])
+        return _OfScores(members, scores, (*self.shape[:-1], int(chosen.sum())), self.metric)
 
     @staticmethod
     def _add(above: Array, below: Array, m: _Member, found: Array, share: Array) -> None:
