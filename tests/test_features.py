@@ -103,6 +103,28 @@ def test_encoded_once_and_indexed_like_a_stream() -> None:
         assert torch.equal(again[index].x, again.resident().x[index])
 
 
+@pytest.mark.parametrize("readers", [1, 4, 64])
+def test_readers_side_by_side_read_each_sample_once_and_keep_the_order(
+    readers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Uneven(Media):
+        def __getitem__(self, index: Any) -> Stream:
+            time.sleep(0.02 if torch.arange(self.samples)[index][0] % 4 == 0 else 0)  # the first come last
+            return super().__getitem__(index)
+
+    monkeypatch.setattr(features, "_readers", lambda device: readers)
+    media = Uneven(37)
+    found = encoded(media)
+    assert sorted(media.reads) == list(range(37))
+    same(found, media)
+
+
+def test_a_gpu_has_several_readers_and_a_cpu_that_encodes_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    assert features._readers(torch.device("cpu")) == 1
+    assert features._readers(torch.device("cuda")) == features.READERS > 1
+
+
 def test_progress_counts_every_sample() -> None:
     media = Media(70)
     seen = list(features.encode(encoder(media)))

@@ -11,7 +11,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 import time
+from collections import deque
 from collections.abc import Collection, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -31,7 +33,8 @@ __all__ = ["Damage", "Encoder", "Encoding", "Entry", "Features", "Prepared", "en
            "prune", "verify"]  # fmt: skip
 
 FORMAT = 1
-READ = 2  # samples of raw media in memory at a time (twice: the next ones are read meanwhile)
+READ = 2  # samples of raw media that are encoded at a time; as many wait in memory for each reader
+READERS = 8  # threads that read ahead of a GPU, at most one a core
 RESIDENT = 2 << 30  # bytes: features up to this size are held in memory, larger ones stay a memory map
 RAW_LEVELS = ("audio", "image", "biosignal")
 T = TypeVar("T")
@@ -271,11 +274,13 @@ def _fill(
         for start in range(c * CHUNK, min((c + 1) * CHUNK, samples), READ)
     ]
     began, done, parts = time.monotonic(), 0, list[Stream]()
-    with ThreadPoolExecutor(1) as reader:
-        ahead = [reader.submit(encoder.read, rows, damage) for rows in jobs[:1]]
+    readers = _readers(encoder.device)
+    with ThreadPoolExecutor(readers) as pool:
+        ahead = deque(pool.submit(encoder.read, rows, damage) for rows in jobs[:readers])
         for number, rows in enumerate(jobs):
-            stream = ahead.pop().result()
-            ahead = [reader.submit(encoder.read, following, damage) for following in jobs[number + 1 : number + 2]]
+            stream = ahead.popleft().result()
+            if number + readers < len(jobs):
+                ahead.append(pool.submit(encoder.read, jobs[number + readers], damage))
             parts.append(encoder.encode(stream))
             done += len(rows)
             if rows.stop == samples or rows.stop % CHUNK == 0:
@@ -283,6 +288,11 @@ def _fill(
                 store.save(rows.start // CHUNK, x, mask, samples, said)
                 parts = []
             yield Encoding(encoder.modality, done, total, (time.monotonic() - began) / done * (total - done))
+
+
+def _readers(device: torch.device) -> int:
+    """How many threads read ahead: a GPU encodes faster than one of them decodes."""
+    return 1 if device.type == "cpu" else min(READERS, os.cpu_count() or 1)
 
 
 def _count(chunks: Collection[int], samples: int) -> int:
