@@ -8,6 +8,9 @@ Why fusion could matter: three layers of regulation of the same tissue, each inf
 the 200 features were screened on labels, so a split of one's own could test on people who chose the features; 106 test
 people leave wide intervals, and many published numbers are the best epoch on these very people. References: best single
 omics accuracy .821, AUROC .894; late average .840, .922 (logistic regression); MOGONET accuracy .815, AUROC .874.
+
+That late average comes back as .922 here too, with a penalty of 100 on all 245 training people. `late_linear` learns
+from the 196 that do not validate: .916 with that penalty, .900 with the one that validation picks.
 """
 
 from __future__ import annotations

@@ -11,7 +11,9 @@ Why fusion could matter: the sensor is worn on the right wrist (on the thigh for
 the other limbs, while the camera's skeleton is noisy and sees no rotation. What would inflate it: random folds over
 clips, since a person repeats each action four times; and the sensor's place, which alone tells 21 actions from six.
 References, odd to even people, accuracy: random forest on statistics of segments .830 inertial, .849 skeleton, .909
-together, .933 late average; paper (depth and inertial) .791.
+together, .933 late average; paper (depth and inertial) .791. With `protocol=odd_even` ours learn from three people, as
+the fourth validates: forest .877 [.833, .920], late_forest .909 [.839, .979]; from all four plain forests have .906 and
+.903 on our summaries.
 """
 
 from __future__ import annotations
