@@ -20,7 +20,6 @@ before anything is trained. Over many data sets: `standings`, `beats` and `again
 from fusionbench.stats.cells import (
     Cell,
     Components,
-    Jackknifed,
     Table,
     per_group_scores,
     score,
@@ -44,6 +43,7 @@ from fusionbench.stats.datasets import (
     standings,
 )
 from fusionbench.stats.intervals import Interval, corrected_test, corrected_variance
+from fusionbench.stats.pooled import Jackknifed
 from fusionbench.stats.power import (
     Resolution,
     detectable,
