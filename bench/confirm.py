@@ -60,6 +60,12 @@ def named(board: Board) -> list[Row]:
     return [row for row in board.ranked if family_of(row)]
 
 
+def absent(board: Board) -> list[str]:
+    """The prespecified rows that the board lacks, in the order of the families."""
+    there = {row.label for row in named(board)}
+    return [name for names in FAMILIES.values() for name in names if name not in there]
+
+
 def leader(board: Board, measure: str) -> Row:
     rows = [row for row in named(board) if row.score(measure) is not None]
     sign = 1 if board.higher_is_better else -1
@@ -88,13 +94,14 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=HERE)
     results = parser.parse_args().results
     foreseen = predictions((HERE / "PREREGISTRATION.md").read_text())
-    rows, explored, hits = [], [], 0
+    rows, explored, lacking, hits = [], [], list[str](), 0
     for prediction in foreseen:
         name = prediction.benchmark
         boards = leaderboard.build(store.load(results, name), results)
         board = next((board for board in boards if board.title == name), None)
         if board is None:
             raise SystemExit(f"{results} has no board of {name}: fusionbench compare concat -b {name}")
+        lacking += [f"{row} on {name}" for row in absent(board)]
         best = leader(board, SCORE)
         hit = family_of(best) == prediction.family
         hits += hit
@@ -110,6 +117,7 @@ def main() -> None:
             "regret: rule", *(f"always {name}" for name in ALWAYS)]  # fmt: skip
     print(tabulate(rows, head, tablefmt="github", disable_numparse=True))
     print(f"\n{hits} of {len(foreseen)} predictions hit.")
+    print(f"Rows that were named beforehand and are not there: {', '.join(lacking) or 'none'}.")
     print("\nBest rows with their 95 % intervals, clean and (exploratory) under each set's damage:\n")
     print(tabulate(explored, ["set", "metric", "clean", "damaged"], tablefmt="github", disable_numparse=True))
 

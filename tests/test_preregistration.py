@@ -58,6 +58,21 @@ def test_what_is_counted_is_what_was_foreseen(text: str) -> None:
         assert all(f"`{name}`" in rule for name in confirm.FAMILIES[family])
 
 
+def test_every_row_that_was_named_beforehand_is_published_for_every_set(text: str) -> None:
+    if not (FILE.parent / "rosmap").is_dir():
+        pytest.skip("the results are not part of an installed package")
+    for foreseen in confirm.predictions(text):
+        for row in (name for names in confirm.FAMILIES.values() for name in names):
+            assert (FILE.parent / foreseen.benchmark / row / "records.jsonl").is_file(), (
+                f"{row} on {foreseen.benchmark}"
+            )
+
+
+def test_a_row_that_is_not_there_is_said_to_be() -> None:
+    rows = [types.SimpleNamespace(label=name, fuser=name) for names in confirm.FAMILIES.values() for name in names[1:]]
+    assert confirm.absent(types.SimpleNamespace(ranked=rows)) == [names[0] for names in confirm.FAMILIES.values()]
+
+
 def test_hits_and_regrets_are_counted_by_hand() -> None:
     def row(label: str, clean: float) -> types.SimpleNamespace:
         return types.SimpleNamespace(label=label, fuser=label, score=lambda measure: clean)
