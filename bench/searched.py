@@ -56,11 +56,13 @@ def table(results: Path, benchmark: str, found: Mapping[str, Mapping[int, Any]])
     records = [r for r in store.load(results, benchmark) if r.status == "done"]
     percent = bool(records) and metrics.get(records[0].metrics[0]).percent
     curves = {fuser: tuning.spent(list(studies.values())) for fuser, studies in found.items()}
-    lines = []
+    lines, gains = [], list[tuple[float, float]]()
     for fuser in sorted(found, key=lambda name: -curves[name][-1][1]):
         studies, curve = found[fuser], curves[fuser]
         after = [curve[n - 1][1] if n <= len(curve) else None for n in SHOWN]
         default, tuned = on_test(records, fuser, studies)
+        if default is not None and tuned is not None:
+            gains.append((curve[-1][1] - curve[0][1], tuned - default))
         cells = [curve[0][1], *after]
         lines.append(
             [fuser, *(shown(value, percent) for value in cells), f"{curve[-1][0]:.0f}", ",".join(map(str, studies)),
@@ -68,7 +70,12 @@ def table(results: Path, benchmark: str, found: Mapping[str, Mapping[int, Any]])
         )  # fmt: skip
     after = [f"{n} trials" for n in SHOWN]
     heads = ["row", "defaults", *after, "seconds a fold", "folds", "test, defaults", "test, tuned"]
-    return str(tabulate(lines, heads, tablefmt="github", disable_numparse=True))
+    drawn = str(tabulate(lines, heads, tablefmt="github", disable_numparse=True))
+    if not gains:
+        return drawn
+    validation, test = (text.gap(fmean(gain), percent, signed=True) for gain in zip(*gains, strict=True))
+    told = f"Gain of the search, mean over {len(gains)} rows: {validation} on validation, {test} on test people."
+    return f"{drawn}\n\n{told}"
 
 
 def shown(value: float | None, percent: bool) -> str:
