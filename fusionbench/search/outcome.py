@@ -118,19 +118,21 @@ def load_tuned(results: Path, setup: Setup, folds: Iterable[int] | None = None) 
         UsageError: there is none, it was made for other code or other settings, or it lacks a fold.
     """
     path = results / setup.benchmark_name / setup.names["fuser"] / "tuned.json"
-    again = f"`fusionbench tune {setup.names['fuser']} -b {setup.benchmark_name}`"
+    again = f"fusionbench tune {setup.names['fuser']} -b {setup.benchmark_name}"
     old = read(path)
     if old is None:
-        raise UsageError(f"{setup.names['fuser']} is not tuned on {setup.benchmark_name}: {again} first")
+        raise UsageError(f"{setup.names['fuser']} is not tuned on {setup.benchmark_name}: `{again}` first")
     parts = {f"code of {part}": mark for part, mark in setup.code.items()} | {"protocol": PROTOCOL}
     parts |= {name: plugin for name, plugin in setup.names.items() if name != "fuser"}
     parts |= {name: value for name, value in flat(setup.hparams).items() if name not in old.space}
     then = {name: value for name, value in old.made().items() if name in parts}
     if changed := changes(then, _plain(parts)):
-        raise UsageError(f"{path} was made otherwise ({changed}): run {again} again")
+        raise UsageError(f"{path} was made otherwise ({changed}): run `{again}` again")
     wanted = range(setup.benchmark.folds) if folds is None else folds
     if missing := [str(fold) for fold in wanted if str(fold) not in old.folds]:
-        raise UsageError(f"{path} has no settings for fold {', '.join(missing)}: {again} --folds {','.join(missing)}")
+        as_then = f"--trials {old.budget['trials']} --inner {old.budget['inner_folds']} --seeds {old.budget['seeds']}"
+        rest = f"`{again} {as_then} --folds {','.join(missing)},` finds them"  # the comma: a fold, not so many
+        raise UsageError(f"{path} has no settings for fold {', '.join(missing)}: {rest}")
     return {fold: {p: dict(v) for p, v in old.folds[str(fold)].settings.items()} for fold in wanted}
 
 
