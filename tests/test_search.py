@@ -386,7 +386,7 @@ def test_the_settings_are_read_back_for_this_code_only(searched: tuple[Path, Tun
         search.load_tuned(results, harness.setup("toy_xor", "concat"), [0])
     with pytest.raises(UsageError, match=r"backbone\.left was identity, is gru"):
         search.load_tuned(results, harness.setup("toy_xor", "concat", {"left": "gru"}, GIVEN), [0])
-    with pytest.raises(UsageError, match=r"no settings for fold 1, 2: `.* --trials 8 --inner .* --folds 1,2,` finds them"):
+    with pytest.raises(UsageError, match=r"no settings for fold 1, 2: `.* --trials 8 --inner .* --folds 1,2,` finds"):
         search.load_tuned(results, setup())
     with pytest.raises(UsageError, match="transformer is not tuned on toy_xor"):
         search.load_tuned(results, setup("transformer"))
