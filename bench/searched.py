@@ -16,6 +16,7 @@ from statistics import fmean
 from typing import Any
 
 import matplotlib
+from matplotlib.lines import Line2D
 from tabulate import tabulate
 
 from fusionbench import metrics, registry, search, text
@@ -36,6 +37,18 @@ def searches(results: Path, benchmark: str) -> dict[str, dict[int, Any]]:
         if tuned is not None and tuned.protocol == search.outcome.PROTOCOL:
             found[path.parent.name] = search.restored(results, benchmark, path.parent.name)
     return found
+
+
+def budgets(results: Path, sets: Mapping[str, Mapping[str, Any]]) -> str:
+    """The flags of `fusionbench tune` that all searches were made with; several where they differ."""
+    found = set()
+    for benchmark, fusers in sets.items():
+        for fuser in fusers:
+            tuned = search.outcome.read(results / benchmark / fuser / "tuned.json")
+            assert tuned is not None
+            budget = tuned.budget
+            found.add(f"--trials {budget['trials']} --inner {budget['inner_folds']} --seeds {budget['seeds']}")
+    return " or ".join(sorted(found))
 
 
 def on_test(records: list[Record], fuser: str, folds: Mapping[int, Any]) -> tuple[float | None, float | None]:
@@ -83,18 +96,25 @@ def shown(value: float | None, percent: bool) -> str:
 
 
 def figure(sets: Mapping[str, Mapping[str, Mapping[int, Any]]]) -> Any:
-    """A panel a set: the best validation score so far against the seconds of search."""
-    made, axes = drawing.new(4.6 * len(sets), 3.4, 1, len(sets))
-    for ax, (benchmark, found) in zip(axes.flat, sets.items(), strict=True):
-        for (style, colour), (fuser, studies) in zip(STYLES, found.items(), strict=False):
+    """A panel a set, two side by side: the best validation score so far against the seconds of search."""
+    names = sorted({fuser for found in sets.values() for fuser in found})
+    styles = dict(zip(names, STYLES, strict=False))
+    rows = -(-len(sets) // 2)
+    made, axes = drawing.new(9.6, 0.4 + 2.9 * rows, rows, 2)
+    for ax, (benchmark, found) in zip(axes.flat, sets.items(), strict=False):
+        for fuser, studies in found.items():
             seconds, best = zip(*tuning.spent(list(studies.values())), strict=True)
-            ax.step(seconds, best, where="post", ls=style, color=colour, lw=1.4, label=fuser)
+            style, colour = styles[fuser]
+            ax.step(seconds, best, where="post", ls=style, color=colour, lw=1.4)
             ax.plot(seconds[0], best[0], "o", ms=4, color=colour)
         ax.set_xscale("log")
         ax.set_title(benchmark, loc="left")
         ax.set_xlabel("seconds of search, an outer fold")
-        ax.legend(fontsize=7, loc="lower right")
-    axes.flat[0].set_ylabel("best validation score so far")
+        ax.set_ylabel("best validation so far")
+    for ax in list(axes.flat)[len(sets) :]:
+        ax.remove()
+    handles = [Line2D([], [], ls=style, color=colour, label=name) for name, (style, colour) in styles.items()]
+    made.legend(handles=handles, loc="outside right upper")
     return made
 
 
@@ -105,10 +125,12 @@ def main() -> None:
     given = parser.parse_args()
     names = [path.name for path in sorted(given.results.iterdir()) if path.name in registry.names("benchmarks")]
     sets = {name: found for name in names if (found := searches(given.results, name))}
+    made = budgets(given.results, sets)
     parts = [
         "# What a search buys", "",
-        "`python bench/searched.py`; made by `fusionbench tune`, the trials lie beside the records.",
-        "Means over the outer folds: the best score so far on validation people (searched on), then test people.",
+        f"`python bench/searched.py`; made by `fusionbench tune ROW -b SET {made}`, the trials lie beside the records.",
+        "Means over the outer folds: the best score so far on validation people, who were searched on; then test people",
+        "of the same folds, with the defaults and tuned (`fusionbench run --fuser ROW -b SET --tuned`, not published).",
         "", "![The best validation score so far against the seconds of search](searched.svg)",
     ]  # fmt: skip
     for name, found in sets.items():
