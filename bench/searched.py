@@ -129,8 +129,8 @@ def main() -> None:
     parts = [
         "# What a search buys", "",
         f"`python bench/searched.py`; made by `fusionbench tune ROW -b SET {made}`, the trials lie beside the records.",
-        "Means over the outer folds: the best score so far on validation people, who were searched on; then test people",
-        "of the same folds, with the defaults and tuned (`fusionbench run --fuser ROW -b SET --tuned`, not published).",
+        "Means over the outer folds: the best score so far on validation people, who were searched on, then test",
+        "people of the same folds, with the defaults and tuned (`fusionbench run --fuser ROW -b SET --tuned`, not published).",
         "", "![The best validation score so far against the seconds of search](searched.svg)",
     ]  # fmt: skip
     for name, found in sets.items():
