@@ -130,7 +130,7 @@ def main() -> None:
         "# What a search buys", "",
         f"`python bench/searched.py`; made by `fusionbench tune ROW -b SET {made}`, the trials lie beside the records.",
         "Means over the outer folds: the best score so far on validation people, who were searched on, then test",
-        "people of the same folds, with the defaults and tuned (`fusionbench run --fuser ROW -b SET --tuned`, not published).",
+        "people of the same folds: defaults, and `fusionbench run --fuser ROW -b SET --tuned`, not published.",
         "", "![The best validation score so far against the seconds of search](searched.svg)",
     ]  # fmt: skip
     for name, found in sets.items():
