@@ -187,6 +187,22 @@ def test_only_finished_rows_of_the_newest_code_are_published(tmp_path: Path) -> 
     assert {r.code["fuser"] for r in found} == {"concat", "old"}
 
 
+def test_other_settings_of_a_benchmark_are_published_beside_the_default_and_older_data_are_not(tmp_path: Path) -> None:
+    def made(people: int, data: str, day: int) -> None:
+        for r in write(tmp_path, "concat", created=f"2026-06-{day:02}T00:00:00+00:00"):
+            kept = store.predictions(tmp_path, r.run)
+            store.path_of(tmp_path, r.run).unlink()
+            run = replace(r.run, hparams={**r.run.hparams, "benchmark": {"people": people}, "train": {"day": day}})
+            store.save(tmp_path, replace(r, run=run, data=data), kept, None)
+
+    made(40, "before", 1)
+    made(40, "now", 2)
+    made(240, "other", 3)  # the newest, and no reason to drop the default one
+    publish.publish(tmp_path, "toy")
+    found = list(store.load(clone(tmp_path, tmp_path / "copy")))
+    assert {(r.run.hparams["benchmark"]["people"], r.data) for r in found} == {(40, "now"), (240, "other")}
+
+
 def test_publishing_is_small(tmp_path: Path) -> None:
     for kind, share in (("classify", 0.1), ("regress", 0.25), ("single classify", 0.45), ("single regress", 0.6)):
         results = tmp_path / kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from fusionbench.records import store
 from fusionbench.records.evidence import Evidence, condensed
 from fusionbench.records.lines import written
 from fusionbench.records.packing import Packed, pack
-from fusionbench.records.rows import CLEAN, boards, identity
+from fusionbench.records.rows import CLEAN, BoardRecords, boards, identity
 from fusionbench.records.store import EVIDENCE, PUBLISHED
 from fusionbench.records.types import Record
 
@@ -21,8 +22,9 @@ from fusionbench.records.types import Record
 def publish(results: Path, benchmark: str) -> list[Path]:
     """Writes `records.jsonl` and `evidence.npz` for every fuser with a finished row; the paths.
 
-    Finished: complete, of the newest code, data and protocol, no quick try, whatever its partition into folds. What the
-    tables and their tests need is kept; histories and answers are not. The same records give the same bytes.
+    Finished: complete, of the newest code, data and protocol, no quick try, whatever its partition into folds; of each
+    setting of the benchmark, as of the default one. What the tables and their tests need is kept; histories and answers
+    are not. The same records give the same bytes.
 
     Raises:
         UsageError: nothing is finished, a run has no stored answers, or a published line is damaged.
@@ -33,14 +35,30 @@ def publish(results: Path, benchmark: str) -> list[Path]:
     for path in sorted((results / benchmark).glob(f"*/{PUBLISHED}")):
         _refuse_damaged(path)
     found = boards(list(store.load(results, benchmark)))
-    newest = [board for board in found if identity(board.first) == identity(found[0].first)]
-    finished = [row for board in newest for row in board.rows if row.ranked]
+    finished = [row for board in _newest(found) for row in board.rows if row.ranked]
     if not finished:
         raise UsageError(f"no row of {benchmark} is finished: fusionbench run --benchmark {benchmark} --fuser concat")
     fusers: dict[str, list[Record]] = {}
     for row in finished:
         fusers.setdefault(row.first.run.fuser, []).extend(row.used)
     return [path for fuser in sorted(fusers) for path in _publish(results, fusers[fuser])]
+
+
+def _newest(found: Sequence[BoardRecords]) -> list[BoardRecords]:
+    """Of boards, the newest first, those of the newest protocol and code, and of each setting the newest data."""
+    now = [board for board in found if _made(board.first) == _made(found[0].first)]
+    newest: dict[str, tuple[str, ...]] = {}
+    for board in now:
+        newest.setdefault(_settings(board.first), identity(board.first))
+    return [board for board in now if identity(board.first) == newest[_settings(board.first)]]
+
+
+def _made(r: Record) -> tuple[int, str]:
+    return r.protocol, r.code.get("benchmark", "")
+
+
+def _settings(r: Record) -> str:
+    return json.dumps(r.run.hparams.get("benchmark", {}), sort_keys=True)
 
 
 def _publish(results: Path, records: Sequence[Record]) -> list[Path]:
