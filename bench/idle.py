@@ -34,7 +34,7 @@ def watched(command: Sequence[str], ask: Callable[[], float] = utilisation) -> t
         while not over.wait(EVERY):
             said.append(ask())
 
-    ask()  # a machine without a GPU says so before anything runs
+    ask()  # what it says of the time before does not count
     thread = threading.Thread(target=look, daemon=True)
     began = time.monotonic()
     thread.start()
@@ -62,9 +62,13 @@ def main() -> None:
     if not command:
         parser.error("which command?")
     try:
-        status, seconds, said = watched(command)
+        utilisation()
     except (OSError, subprocess.CalledProcessError):
         sys.exit("nvidia-smi names no GPU here")
+    try:
+        status, seconds, said = watched(command)
+    except OSError as error:
+        sys.exit(f"{command[0]} cannot be run: {error.strerror}")
     share = idle(said)
     told = "no kernel ran" if share is None else f"idle {100 * share:.0f} % from the first kernel to the last"
     whole = "" if share is None else f", {100 * (1 - sum(said) / len(said)):.0f} % of the whole"

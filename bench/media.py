@@ -29,7 +29,7 @@ SECONDS, RATE, FPS, HEIGHT, WIDTH = 3.0, 16_000, 30, 360, 480
 
 
 def write(folder: Path, clips: int) -> tuple[list[Path], list[Path]]:
-    """Videos of drifting smooth colours with grain (as hard to decode as a face before a wall), and sounds."""
+    """Videos of drifting colours with grain, and sounds of noise."""
     import av
     import soundfile
 
@@ -61,7 +61,7 @@ def seconds(device: torch.device, work: Callable[[], Any]) -> float:
 
 
 def measure(source: Any, maker: Any, settings: dict[str, Any], unit: int, device: torch.device) -> list[str]:
-    """Frames (or seconds of sound) a second: of the encoder alone, of reading alone, and of both, and the ratio.
+    """Frames of video, or tokens of sound, a second: the encoder alone, reading alone, and both; the ratio.
 
     `unit` is how many frames a token has.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -46,19 +45,13 @@ def publish(results: Path, benchmark: str) -> list[Path]:
 
 def _newest(found: Sequence[BoardRecords]) -> list[BoardRecords]:
     """Of boards, the newest first, those of the newest protocol and code, and of each setting the newest data."""
-    now = [board for board in found if _made(board.first) == _made(found[0].first)]
+    last, _, code, *_ = identity(found[0].first)
     newest: dict[str, tuple[str, ...]] = {}
-    for board in now:
-        newest.setdefault(_settings(board.first), identity(board.first))
-    return [board for board in now if identity(board.first) == newest[_settings(board.first)]]
-
-
-def _made(r: Record) -> tuple[int, str]:
-    return r.protocol, r.code.get("benchmark", "")
-
-
-def _settings(r: Record) -> str:
-    return json.dumps(r.run.hparams.get("benchmark", {}), sort_keys=True)
+    for board in found:
+        protocol, _, made, settings, _ = identity(board.first)
+        if (protocol, made) == (last, code):
+            newest.setdefault(settings, identity(board.first))
+    return [board for board in found if identity(board.first) in newest.values()]
 
 
 def _publish(results: Path, records: Sequence[Record]) -> list[Path]:
